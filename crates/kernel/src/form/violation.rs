@@ -1,0 +1,208 @@
+//! What was wrong, and where.
+
+use std::cell::RefCell;
+use std::io;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// A report keeps this many violations; the rest would help nobody.
+pub const MAX_VIOLATIONS: usize = 100;
+
+/// An input is echoed as it came while its JSON has at most this many bytes.
+const ECHO_BYTES: usize = 2048;
+
+/// How much of a longer input is shown.
+const PREVIEW_CHARS: usize = 200;
+
+/// One step of the way from the request to the violation: an object's key or a list's index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Loc {
+    Key(String),
+    Index(usize),
+}
+
+impl From<&str> for Loc {
+    fn from(key: &str) -> Self {
+        Loc::Key(key.to_owned())
+    }
+}
+
+impl From<usize> for Loc {
+    fn from(index: usize) -> Self {
+        Loc::Index(index)
+    }
+}
+
+/// One thing wrong with a request, in the shape that it has on the wire.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Violation {
+    /// Stable name of the rule that was broken, for example `missing` or `int_parsing`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Where, from the outside in; starts with `body` or `query`.
+    pub loc: Vec<Loc>,
+    /// The rule as a sentence.
+    pub msg: String,
+    /// What was found there. See [`Violation::new`] for long inputs.
+    pub input: Value,
+    /// The numbers and names that `msg` speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ctx: Option<Value>,
+}
+
+impl Violation {
+    /// A violation that shows `input`: whole when it is short, else its beginning as a string, so
+    /// that no answer repeats megabytes.
+    pub fn new(
+        kind: &'static str,
+        loc: Vec<Loc>,
+        msg: impl Into<String>,
+        input: &Value,
+        ctx: Option<Value>,
+    ) -> Self {
+        Violation { kind, loc, msg: msg.into(), input: echo(input), ctx }
+    }
+
+    /// Something required is not there; `parent` is what it should have been in.
+    pub fn missing(loc: Vec<Loc>, parent: &Value) -> Self {
+        Violation::new("missing", loc, "Field required", parent, None)
+    }
+}
+
+/// Collects the violations of one request while it is read.
+#[derive(Debug, Default)]
+pub struct Report {
+    kept: RefCell<Vec<Violation>>,
+}
+
+impl Report {
+    pub fn new() -> Self {
+        Report::default()
+    }
+
+    /// Keeps the violation that `violation` makes, unless there are enough already.
+    pub fn push(&self, violation: impl FnOnce() -> Violation) {
+        if self.len() < MAX_VIOLATIONS {
+            let violation = violation();
+            self.kept.borrow_mut().push(violation);
+        }
+    }
+
+    /// How many violations there are so far, at most [`MAX_VIOLATIONS`].
+    pub fn len(&self) -> usize {
+        self.kept.borrow().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// True when nothing more will be kept, so a long loop may stop.
+    pub fn is_full(&self) -> bool {
+        self.len() >= MAX_VIOLATIONS
+    }
+
+    /// Ends the reading: the violations in the order of discovery, if there are any.
+    pub fn finish(self) -> Result<(), Vec<Violation>> {
+        let kept = self.kept.into_inner();
+        if kept.is_empty() { Ok(()) } else { Err(kept) }
+    }
+}
+
+fn echo(input: &Value) -> Value {
+    match input {
+        Value::Null | Value::Bool(_) | Value::Number(_) => input.clone(),
+        Value::String(text) if text.len() <= ECHO_BYTES => input.clone(),
+        Value::String(text) => Value::String(beginning(text)),
+        Value::Array(_) | Value::Object(_) => {
+            let mut written = Beginning::default();
+            match serde_json::to_writer(&mut written, input) {
+                Ok(()) => input.clone(),
+                Err(_) => Value::String(beginning(&String::from_utf8_lossy(&written.bytes))),
+            }
+        }
+    }
+}
+
+fn beginning(text: &str) -> String {
+    let mut shown: String = text.chars().take(PREVIEW_CHARS).collect();
+    shown.push('…');
+    shown
+}
+
+/// Takes in [`ECHO_BYTES`] and then refuses, which ends the serialisation of a long value early.
+#[derive(Default)]
+struct Beginning {
+    bytes: Vec<u8>,
+}
+
+impl io::Write for Beginning {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = ECHO_BYTES - self.bytes.len();
+        if bytes.len() > room {
+            self.bytes.extend_from_slice(&bytes[..room]);
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn any(input: &Value) -> Violation {
+        Violation::new("value_error", vec!["body".into(), 3.into()], "m", input, None)
+    }
+
+    #[test]
+    fn a_violation_has_its_wire_shape() {
+        let mut violation = any(&json!(7));
+        let written = serde_json::to_string(&violation).unwrap();
+        assert_eq!(written, r#"{"type":"value_error","loc":["body",3],"msg":"m","input":7}"#);
+        violation.ctx = Some(json!({"error": {}}));
+        let written = serde_json::to_string(&violation).unwrap();
+        assert!(written.ends_with(r#","input":7,"ctx":{"error":{}}}"#), "{written}");
+    }
+
+    #[test]
+    fn short_inputs_are_echoed_whole_and_long_ones_by_their_beginning() {
+        let short = json!({"columns": ["a"], "data": [[1, null]]});
+        assert_eq!(any(&short).input, short);
+
+        let long = json!(vec!["é"; 100_000]);
+        let Value::String(shown) = any(&long).input else { panic!("a preview is a string") };
+        assert!(shown.starts_with(r#"["é","é","#) && shown.ends_with('…'), "{shown}");
+        assert_eq!(shown.chars().count(), PREVIEW_CHARS + 1);
+
+        let text = json!("é".repeat(100_000));
+        let Value::String(shown) = any(&text).input else { panic!("a preview is a string") };
+        assert_eq!(shown.chars().count(), PREVIEW_CHARS + 1);
+    }
+
+    #[test]
+    fn a_report_keeps_the_first_hundred() {
+        let report = Report::new();
+        assert!(report.is_empty());
+        for index in 0..250 {
+            report.push(|| any(&json!(index)));
+        }
+        assert!(report.is_full());
+        let kept = report.finish().unwrap_err();
+        assert_eq!(kept.len(), MAX_VIOLATIONS);
+        assert_eq!(kept[0].input, 0);
+    }
+
+    #[test]
+    fn a_clean_report_ends_well() {
+        assert_eq!(Report::new().finish(), Ok(()));
+    }
+}
