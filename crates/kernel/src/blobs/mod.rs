@@ -1,0 +1,212 @@
+//! Content of any size, in a directory or an object store: streamed both ways in constant memory,
+//! stored once per hash, compressed where it pays, checked on every read.
+//!
+//! A blob is cut into chunks of [`CHUNK`] bytes; each is stored compressed or plain and has a check
+//! sum of its own, so that a range is read, verified and decompressed without its neighbours. The
+//! table `blobs` knows the chunks and counts the references; a blob that nobody refers to any more
+//! is removed by [`Blobs::sweep`] after a grace.
+
+mod read;
+mod store;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::local::LocalFileSystem;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde::{Deserialize, Serialize};
+
+pub use read::BlobRead;
+pub use write::{BlobWriter, Stored};
+
+use crate::{Clock, Conn, Db, Failure, Kind, Scope};
+
+/// Bytes of content in one chunk.
+pub const CHUNK: usize = 1 << 20;
+
+/// How long content that nobody refers to is kept, so that a read that has begun can end.
+const GRACE: Duration = Duration::from_secs(3600);
+
+/// What a row keeps of its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobRef {
+    /// SHA-256 of the content, in hexadecimal.
+    pub hash: String,
+    /// Bytes of the content.
+    pub size_bytes: u64,
+}
+
+/// One chunk: bytes as stored, and the beginning of the SHA-256 of its content.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Chunk(u32, String);
+
+/// The objects, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Blobs {
+    objects: Arc<dyn ObjectStore>,
+    prefix: object_store::path::Path,
+    clock: Clock,
+}
+
+/// The object store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The address is none.
+    #[error("`{0}` is no address of an object store; give a directory, or an `s3://`, `gs://` or `az://` address")]
+    Address(String),
+    /// The directory cannot be made.
+    #[error("the directory for content cannot be used: {0}")]
+    Directory(#[source] std::io::Error),
+    /// The store refused, or this build has no support for it.
+    #[error("the object store cannot be used: {0}")]
+    Store(#[from] object_store::Error),
+}
+
+impl Blobs {
+    /// Opens a local directory, which is made when it does not exist.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn directory(path: &Path, clock: Clock) -> Result<Self, OpenError> {
+        fs_err::create_dir_all(path).map_err(OpenError::Directory)?;
+        let objects = LocalFileSystem::new_with_prefix(path)?.with_fsync(true).with_automatic_cleanup(true);
+        Ok(Self { objects: Arc::new(objects), prefix: object_store::path::Path::default(), clock })
+    }
+
+    /// Opens an object store by its address: `s3://bucket/path`, `gs://…`, `az://…`, `file:///…`,
+    /// each with the options that its provider has (`object_store`'s names, such as
+    /// `aws_endpoint`).
+    ///
+    /// # Errors
+    /// When the address is none or this build has no support for the provider.
+    pub fn url(
+        url: &str,
+        options: impl IntoIterator<Item = (String, String)>,
+        clock: Clock,
+    ) -> Result<Self, OpenError> {
+        let parsed = url::Url::parse(url).map_err(|_| OpenError::Address(url.to_owned()))?;
+        let (objects, prefix) = object_store::parse_url_opts(&parsed, options)?;
+        Ok(Self { objects: objects.into(), prefix, clock })
+    }
+
+    /// Takes content in, chunk by chunk.
+    pub fn writer(&self) -> BlobWriter {
+        BlobWriter::new(self.clone())
+    }
+
+    /// Takes content in that is in memory already.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn put(&self, content: bytes::Bytes) -> Result<Stored, Failure> {
+        let mut writer = self.writer();
+        writer.write(content).await?;
+        writer.finish().await
+    }
+
+    /// Refers to content from a row, in the transaction of that row. Content that is stored
+    /// already is not stored twice.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn refer(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        stored: &Stored,
+    ) -> Result<BlobRef, Failure> {
+        let kept = store::refer(conn, scope, stored, self.clock.now()).await?;
+        if kept != stored.key {
+            stored.mark_duplicate();
+        }
+        Ok(stored.blob.clone())
+    }
+
+    /// Takes a reference back, in the transaction of the row that had it.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn release(&self, conn: &mut Conn, scope: &Scope, hash: &str) -> Result<(), Failure> {
+        store::release(conn, scope, hash, self.clock.now()).await?;
+        Ok(())
+    }
+
+    /// Opens content for reading.
+    ///
+    /// # Errors
+    /// When there is none by this hash.
+    pub async fn open(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        hash: &str,
+    ) -> Result<BlobRead, Failure> {
+        let found = store::find(conn, scope, hash).await?;
+        let row = found.ok_or_else(|| Failure::internal("a row refers to content that is not there"))?;
+        Ok(BlobRead::new(Arc::clone(&self.objects), self.path(&row.object_key), row))
+    }
+
+    /// Removes content that nobody has referred to for a while. Returns how many blobs went.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn sweep(&self, db: &Db, scope: &Scope) -> Result<usize, Failure> {
+        let before = crate::Time::from_micros(
+            self.clock.now().micros() - i64::try_from(GRACE.as_micros()).unwrap_or(0),
+        );
+        let gone = store::take_orphans(&mut db.conn().await?, scope, before).await?;
+        for key in &gone {
+            self.remove(key).await;
+        }
+        Ok(gone.len())
+    }
+
+    async fn remove(&self, key: &str) {
+        if let Err(error) = self.objects.delete(&self.path(key)).await {
+            tracing::warn!(%error, key, "an object could not be removed");
+        }
+    }
+
+    fn path(&self, key: &str) -> object_store::path::Path {
+        object_store::path::Path::from_iter(self.prefix.parts().chain(
+            key.split('/').map(|it| object_store::path::PathPart::from(it.to_owned())),
+        ))
+    }
+}
+
+/// The clients' side of what an object store answers.
+fn refused(error: object_store::Error) -> Failure {
+    use std::error::Error as _;
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = error.source();
+    while let Some(it) = cause {
+        match it.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+            Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => {
+                return Failure::new(
+                    Kind::Unavailable,
+                    "storage_full",
+                    "the disk is full: nothing was stored; free space and try again",
+                )
+                .caused_by(error);
+            }
+            Some(std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem) => {
+                return Failure::new(
+                    Kind::Unavailable,
+                    "storage_read_only",
+                    "the data directory cannot be written: nothing was stored; ask the operator",
+                )
+                .caused_by(error);
+            }
+            _ => cause = it.source(),
+        }
+    }
+    Failure::new(
+        Kind::Unavailable,
+        "storage_unreachable",
+        "the store for content does not answer, try again in a moment",
+    )
+    .caused_by(error)
+}

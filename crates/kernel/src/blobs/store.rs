@@ -1,0 +1,92 @@
+//! The `blobs` table.
+
+use super::{Chunk, Stored};
+use crate::db::{Conn, Json, Result, query};
+use crate::{Scope, Time, columns};
+
+#[derive(Debug)]
+pub(super) struct BlobRow {
+    pub(super) hash: String,
+    pub(super) size_bytes: u64,
+    pub(super) object_key: String,
+    pub(super) compressed: bool,
+    pub(super) chunks: Json<Vec<Chunk>>,
+}
+
+columns!(BlobRow: hash, size_bytes, object_key, compressed, chunks);
+
+/// Adds a reference and gives the key of the object that has the content: another one's when it
+/// was stored before.
+pub(super) async fn refer(
+    conn: &mut Conn,
+    scope: &Scope,
+    stored: &Stored,
+    now: Time,
+) -> Result<String> {
+    let (key,) = query(
+        "INSERT INTO blobs (tenant_id, service_id, hash, size_bytes, stored_bytes, object_key,
+                            compressed, chunks, refs, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9)
+         ON CONFLICT (tenant_id, service_id, hash)
+         DO UPDATE SET refs = blobs.refs + 1, orphaned_at = NULL
+         RETURNING object_key",
+    )
+    .bind(scope.tenant())
+    .bind(scope.service())
+    .bind(&stored.blob.hash)
+    .bind(i64::try_from(stored.blob.size_bytes).unwrap_or(i64::MAX))
+    .bind(i64::try_from(stored.stored_bytes).unwrap_or(i64::MAX))
+    .bind(&stored.key)
+    .bind(stored.compressed)
+    .bind(Json(&stored.chunks))
+    .bind(now)
+    .fetch_one(conn)
+    .await?;
+    Ok(key)
+}
+
+pub(super) async fn release(conn: &mut Conn, scope: &Scope, hash: &str, now: Time) -> Result<()> {
+    query(
+        "UPDATE blobs SET refs = refs - 1,
+                orphaned_at = CASE WHEN refs <= 1 THEN $4 ELSE orphaned_at END
+         WHERE tenant_id = $1 AND service_id = $2 AND hash = $3",
+    )
+    .bind(scope.tenant())
+    .bind(scope.service())
+    .bind(hash)
+    .bind(now)
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
+pub(super) async fn find(conn: &mut Conn, scope: &Scope, hash: &str) -> Result<Option<BlobRow>> {
+    query(format!(
+        "SELECT {} FROM blobs WHERE tenant_id = $1 AND service_id = $2 AND hash = $3",
+        BlobRow::COLUMNS
+    ))
+    .bind(scope.tenant())
+    .bind(scope.service())
+    .bind(hash)
+    .fetch_optional(conn)
+    .await
+}
+
+/// Forgets what nobody has referred to since `before`, and gives the objects' keys.
+pub(super) async fn take_orphans(
+    conn: &mut Conn,
+    scope: &Scope,
+    before: Time,
+) -> Result<Vec<String>> {
+    let gone: Vec<(String,)> = query(
+        "DELETE FROM blobs
+         WHERE tenant_id = $1 AND service_id = $2 AND refs <= 0 AND orphaned_at < $3
+         RETURNING object_key",
+    )
+    .bind(scope.tenant())
+    .bind(scope.service())
+    .bind(before)
+    .fetch_all(conn)
+    .await?;
+    Ok(gone.into_iter().map(|it| it.0).collect())
+}

@@ -1,0 +1,217 @@
+//! Taking content in.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
+use object_store::{ObjectStoreExt, WriteMultipart};
+use sha2::{Digest, Sha256};
+
+use super::{BlobRef, Blobs, CHUNK, Chunk, refused};
+use crate::Failure;
+
+/// Chunks at most this large are compressed where they come; larger ones on a thread for it.
+const INLINE: usize = 64 << 10;
+/// Uploads in flight at a time.
+const IN_FLIGHT: usize = 4;
+
+/// Takes content in, chunk by chunk, in constant memory. Dropped without [`BlobWriter::finish`] it
+/// leaves nothing behind in a directory; an object store forgets unfinished uploads by its policy.
+#[derive(Debug)]
+pub struct BlobWriter {
+    blobs: Blobs,
+    key: String,
+    pending: BytesMut,
+    whole: Sha256,
+    size: u64,
+    /// Decided by the first chunk: what does not shrink is stored as it came.
+    compress: Option<bool>,
+    chunks: Vec<Chunk>,
+    stored: u64,
+    /// Encoded chunks while they are few; later they go to `upload`.
+    buffer: BytesMut,
+    upload: Option<WriteMultipart>,
+}
+
+/// Content that is stored but that no row refers to yet. When no row ever does, it is removed.
+#[derive(Debug)]
+pub struct Stored {
+    pub(super) blob: BlobRef,
+    pub(super) key: String,
+    pub(super) compressed: bool,
+    pub(super) chunks: Vec<Chunk>,
+    pub(super) stored_bytes: u64,
+    duplicate: Arc<AtomicBool>,
+    blobs: Blobs,
+}
+
+impl Stored {
+    /// Hash and size.
+    pub fn blob(&self) -> &BlobRef {
+        &self.blob
+    }
+
+    pub(super) fn mark_duplicate(&self) {
+        self.duplicate.store(true, Ordering::Relaxed);
+    }
+
+    /// Removes the object when its content was stored before, or when `used` is false since the
+    /// transaction that was to refer to it failed.
+    pub async fn settle(self, used: bool) {
+        if !used || self.duplicate.load(Ordering::Relaxed) {
+            self.blobs.remove(&self.key).await;
+        }
+    }
+}
+
+impl BlobWriter {
+    pub(super) fn new(blobs: Blobs) -> Self {
+        // A name of its own for each upload: removing one never races with storing the same
+        // content again.
+        let id = blobs.clock.ulid().to_string();
+        let key = format!("{}/{id}", id.get(24..).unwrap_or("00"));
+        Self {
+            blobs,
+            key,
+            pending: BytesMut::new(),
+            whole: Sha256::new(),
+            size: 0,
+            compress: None,
+            chunks: Vec::new(),
+            stored: 0,
+            buffer: BytesMut::new(),
+            upload: None,
+        }
+    }
+
+    /// Bytes taken in so far.
+    pub fn size_bytes(&self) -> u64 {
+        self.size
+    }
+
+    /// Takes in the next bytes.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), Failure> {
+        self.size += bytes.len() as u64;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let take = (CHUNK - self.pending.len()).min(rest.len());
+            self.pending.extend_from_slice(&rest.split_to(take));
+            if self.pending.len() == CHUNK {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores what is left.
+    ///
+    /// # Errors
+    /// When the store refuses; nothing is left behind then.
+    pub async fn finish(mut self) -> Result<Stored, Failure> {
+        if !self.pending.is_empty() {
+            self.flush().await?;
+        }
+        match self.upload.take() {
+            Some(upload) => upload.finish().await.map_err(refused)?,
+            None => {
+                let path = self.blobs.path(&self.key);
+                let content = self.buffer.split().freeze();
+                self.blobs.objects.put(&path, content.into()).await.map_err(refused)?
+            }
+        };
+        let hash = hex(&self.whole.finalize());
+        Ok(Stored {
+            blob: BlobRef { hash, size_bytes: self.size },
+            key: self.key,
+            compressed: self.compress.unwrap_or(false),
+            chunks: self.chunks,
+            stored_bytes: self.stored,
+            duplicate: Arc::default(),
+            blobs: self.blobs,
+        })
+    }
+
+    async fn flush(&mut self) -> Result<(), Failure> {
+        let plain = self.pending.split().freeze();
+        let compress = self.compress;
+        let whole = std::mem::take(&mut self.whole);
+        let work = move || encode(plain, compress, whole);
+        let encoded = if self.size <= INLINE as u64 {
+            work()
+        } else {
+            tokio::task::spawn_blocking(work).await.map_err(Failure::internal)?
+        };
+        self.whole = encoded.whole;
+        self.compress = Some(encoded.compressed);
+        let length = u32::try_from(encoded.bytes.len()).map_err(Failure::internal)?;
+        self.stored += u64::from(length);
+        self.chunks.push(Chunk(length, encoded.check));
+        self.send(encoded.bytes).await
+    }
+
+    async fn send(&mut self, bytes: Bytes) -> Result<(), Failure> {
+        if self.upload.is_none() {
+            self.buffer.extend_from_slice(&bytes);
+            if self.buffer.len() < 5 * CHUNK {
+                return Ok(());
+            }
+            let path = self.blobs.path(&self.key);
+            let upload = self.blobs.objects.put_multipart(&path).await.map_err(refused)?;
+            self.upload = Some(WriteMultipart::new(upload));
+            let head = self.buffer.split().freeze();
+            return self.send_part(head).await;
+        }
+        self.send_part(bytes).await
+    }
+
+    async fn send_part(&mut self, bytes: Bytes) -> Result<(), Failure> {
+        if let Some(upload) = &mut self.upload {
+            upload.wait_for_capacity(IN_FLIGHT).await.map_err(refused)?;
+            upload.put(bytes);
+        }
+        Ok(())
+    }
+}
+
+struct Encoded {
+    bytes: Bytes,
+    check: String,
+    compressed: bool,
+    whole: Sha256,
+}
+
+fn encode(plain: Bytes, compress: Option<bool>, mut whole: Sha256) -> Encoded {
+    whole.update(&plain);
+    let check = check(&plain);
+    if compress == Some(false) {
+        return Encoded { bytes: plain, check, compressed: false, whole };
+    }
+    let mut encoder = DeflateEncoder::new(Vec::with_capacity(plain.len() / 2), Compression::fast());
+    let packed = encoder.write_all(&plain).and_then(|()| encoder.finish());
+    match packed {
+        // Writing to memory does not fail; a chunk that grew is still right, only longer.
+        Ok(packed) if compress == Some(true) || packed.len() < plain.len() - plain.len() / 8 => {
+            Encoded { bytes: packed.into(), check, compressed: true, whole }
+        }
+        _ => Encoded { bytes: plain, check, compressed: false, whole },
+    }
+}
+
+/// The beginning of a chunk's SHA-256: 64 bits tell damage from content.
+pub(super) fn check(plain: &[u8]) -> String {
+    hex(&Sha256::digest(plain)[..8])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,365 @@
+//! One handle for SQLite and PostgreSQL. The only module that names a driver.
+//!
+//! One SQL text serves both: `$1`, `ON CONFLICT`, `RETURNING`, common table expressions and window
+//! functions are common to them, column types are native on each side.
+
+mod postgres;
+mod sqlite;
+mod value;
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use value::{FromRow, FromValue, Json, Row, Value};
+
+use crate::{Failure, Kind};
+
+/// What a statement returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Which database is behind a [`Db`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Embedded, one file.
+    Sqlite,
+    /// A server.
+    Postgres,
+}
+
+/// Where the database is and how much of it to use at once.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `sqlite:PATH` or `postgres://user:password@host:port/name`.
+    pub url: String,
+    /// Connections to PostgreSQL; reader threads on SQLite.
+    pub pool_size: usize,
+    /// How long to try to reach the server at start, with back-off, and how long a request waits
+    /// for a connection.
+    pub connect_timeout: Duration,
+}
+
+/// A handle on the database, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Db(Backend);
+
+#[derive(Clone, Debug)]
+enum Backend {
+    Sqlite(sqlite::Sqlite),
+    Postgres(postgres::Postgres),
+}
+
+impl Db {
+    /// Opens the database; PostgreSQL is tried again, with back-off, for `connect_timeout`.
+    ///
+    /// # Errors
+    /// When the address is none, the file cannot be opened, or the server cannot be reached.
+    pub async fn connect(options: &Options) -> Result<Self> {
+        if let Some(path) = options.url.strip_prefix("sqlite:") {
+            let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
+            return sqlite::Sqlite::open(path, options.pool_size).map(|it| Self(Backend::Sqlite(it)));
+        }
+        if options.url.starts_with("postgres://") || options.url.starts_with("postgresql://") {
+            return postgres::Postgres::connect(options).await.map(|it| Self(Backend::Postgres(it)));
+        }
+        Err(Error::Address)
+    }
+
+    /// Which database this is.
+    pub fn dialect(&self) -> Dialect {
+        match &self.0 {
+            Backend::Sqlite(_) => Dialect::Sqlite,
+            Backend::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// A connection for statements that stand alone: reads, and writes of one statement.
+    ///
+    /// # Errors
+    /// When no connection is free in time.
+    pub async fn conn(&self) -> Result<Conn> {
+        Ok(Conn(match &self.0 {
+            Backend::Sqlite(it) => ConnKind::Sqlite(it.clone()),
+            Backend::Postgres(it) => ConnKind::Postgres(it.conn().await?),
+        }))
+    }
+
+    /// A transaction to write in: what you read in it is still true when you write.
+    ///
+    /// SQLite has one writer, so two transactions queue. On PostgreSQL a statement whose answer
+    /// decides a later write locks what it reads: see [`Conn::for_update`]. Do not wait for
+    /// anything but the transaction's own statements while it is open.
+    ///
+    /// # Errors
+    /// When no connection is free in time.
+    pub async fn begin(&self) -> Result<Tx> {
+        Ok(Tx(Some(Conn(match &self.0 {
+            Backend::Sqlite(it) => ConnKind::SqliteTx(it.begin().await?),
+            Backend::Postgres(it) => ConnKind::PostgresTx(it.begin().await?),
+        }))))
+    }
+
+    /// Waits until what is queued is written, and closes.
+    pub async fn close(&self) {
+        match &self.0 {
+            Backend::Sqlite(it) => it.close().await,
+            Backend::Postgres(it) => it.close(),
+        }
+    }
+}
+
+/// An open connection; what store functions take, so that they compose inside a transaction.
+#[derive(Debug)]
+pub struct Conn(ConnKind);
+
+#[derive(Debug)]
+enum ConnKind {
+    Sqlite(sqlite::Sqlite),
+    SqliteTx(sqlite::Session),
+    Postgres(postgres::Client),
+    PostgresTx(postgres::Client),
+}
+
+impl Conn {
+    /// For the few statements that truly differ.
+    pub fn dialect(&self) -> Dialect {
+        match &self.0 {
+            ConnKind::Sqlite(_) | ConnKind::SqliteTx(_) => Dialect::Sqlite,
+            ConnKind::Postgres(_) | ConnKind::PostgresTx(_) => Dialect::Postgres,
+        }
+    }
+
+    /// The end of a `SELECT` whose rows are about to be changed: PostgreSQL locks them, SQLite has
+    /// one writer anyway.
+    pub fn for_update(&self) -> &'static str {
+        match self.dialect() {
+            Dialect::Sqlite => "",
+            Dialect::Postgres => " FOR UPDATE",
+        }
+    }
+
+    async fn run(&mut self, query: Query) -> Result<Answer> {
+        match &mut self.0 {
+            ConnKind::Sqlite(it) => it.run(query).await,
+            ConnKind::SqliteTx(it) => it.run(query).await,
+            ConnKind::Postgres(it) | ConnKind::PostgresTx(it) => it.run(query).await,
+        }
+    }
+}
+
+/// A transaction; undone when dropped without [`Tx::commit`].
+#[derive(Debug)]
+pub struct Tx(Option<Conn>);
+
+impl Tx {
+    /// Makes it durable.
+    ///
+    /// # Errors
+    /// When the database refuses: nothing was written then.
+    pub async fn commit(mut self) -> Result<()> {
+        match self.0.take().map(|it| it.0) {
+            Some(ConnKind::SqliteTx(mut it)) => it.commit().await,
+            Some(ConnKind::PostgresTx(mut it)) => it.commit().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs several statements without parameters, such as a migration.
+    ///
+    /// # Errors
+    /// The first that fails.
+    pub async fn batch(&mut self, sql: &str) -> Result<()> {
+        match self.0.as_mut().map(|it| &mut it.0) {
+            Some(ConnKind::SqliteTx(it)) => it.batch(sql.to_owned()).await,
+            Some(ConnKind::PostgresTx(it)) => it.batch(sql).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::ops::Deref for Tx {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        self.0.as_ref().expect("a transaction is open until it is committed")
+    }
+}
+
+impl std::ops::DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Conn {
+        self.0.as_mut().expect("a transaction is open until it is committed")
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        // A SQLite session undoes itself when its channel closes.
+        if let Some(Conn(ConnKind::PostgresTx(it))) = self.0.take() {
+            it.abandon();
+        }
+    }
+}
+
+/// A statement with its values.
+#[derive(Debug)]
+pub struct Query {
+    sql: Cow<'static, str>,
+    args: Vec<Value>,
+    /// Whether SQLite's writer must run it.
+    writes: bool,
+    named: bool,
+}
+
+#[derive(Debug, Default)]
+struct Answer {
+    rows: Vec<Row>,
+    affected: u64,
+}
+
+/// A statement; its values are `$1`, `$2`, … in the order of [`Query::bind`].
+pub fn query(sql: impl Into<Cow<'static, str>>) -> Query {
+    let sql = sql.into();
+    let reads = sql.starts_with("SELECT")
+        || sql.starts_with("WITH")
+            && !["INSERT INTO", "UPDATE ", "DELETE FROM"].iter().any(|it| sql.contains(it));
+    let writes = !reads;
+    Query { sql, args: Vec::new(), writes, named: false }
+}
+
+impl Query {
+    /// The next value.
+    #[must_use]
+    pub fn bind(mut self, value: impl Into<Value>) -> Self {
+        self.args.push(value.into());
+        self
+    }
+
+    /// Several values.
+    #[must_use]
+    pub fn bind_all(mut self, values: impl IntoIterator<Item = Value>) -> Self {
+        self.args.extend(values);
+        self
+    }
+
+    /// Keeps the names of the columns; see [`Row::into_columns`].
+    #[must_use]
+    pub fn with_names(mut self) -> Self {
+        self.named = true;
+        self
+    }
+
+    /// Runs it, and tells how many rows it touched.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn execute(self, conn: &mut Conn) -> Result<u64> {
+        Ok(conn.run(self).await?.affected)
+    }
+
+    /// Every row.
+    ///
+    /// # Errors
+    /// When the database refuses, or a row is not what the type expects.
+    pub async fn fetch_all<T: FromRow>(self, conn: &mut Conn) -> Result<Vec<T>> {
+        conn.run(self).await?.rows.into_iter().map(T::from_row).collect()
+    }
+
+    /// The first row, if there is one.
+    ///
+    /// # Errors
+    /// When the database refuses, or the row is not what the type expects.
+    pub async fn fetch_optional<T: FromRow>(self, conn: &mut Conn) -> Result<Option<T>> {
+        conn.run(self).await?.rows.into_iter().next().map(T::from_row).transpose()
+    }
+
+    /// The first row of a statement that always has one.
+    ///
+    /// # Errors
+    /// When the database refuses, or there is no row.
+    pub async fn fetch_one<T: FromRow>(self, conn: &mut Conn) -> Result<T> {
+        self.fetch_optional(conn).await?.ok_or(Error::NoRow)
+    }
+}
+
+/// What a database may answer instead of rows.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address names neither database.
+    #[error("a database address starts with `sqlite:` or `postgres://`")]
+    Address,
+    /// The server or the file is out of reach.
+    #[error("the database cannot be reached: {0}")]
+    Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No connection was free in time, or the queue of statements is full.
+    #[error("the database is busy")]
+    Busy,
+    /// Two transactions changed the same row.
+    #[error("another transaction changed this")]
+    Serialization,
+    /// A unique key is taken.
+    #[error("a unique key is taken")]
+    Unique,
+    /// A row that is referred to does not exist.
+    #[error("a row that is referred to does not exist")]
+    ForeignKey,
+    /// The disk is full.
+    #[error("the disk that holds the database is full")]
+    Full,
+    /// The database cannot be written.
+    #[error("the database cannot be written")]
+    ReadOnly,
+    /// A column is missing or of another type.
+    #[error("column `{0}` is missing or of another type")]
+    Column(&'static str),
+    /// A row was expected.
+    #[error("the statement has no row")]
+    NoRow,
+    /// The handle is closed.
+    #[error("the database is closed")]
+    Closed,
+    /// Anything else.
+    #[error("{0}")]
+    Driver(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<Error> for Failure {
+    fn from(it: Error) -> Self {
+        match &it {
+            Error::Serialization => Failure::conflict(
+                "concurrent_change",
+                "someone else changed this at the same moment, try again",
+            ),
+            Error::Busy => Failure::new(
+                Kind::Unavailable,
+                "storage_busy",
+                "the database is busy, try again in a moment",
+            ),
+            Error::Connect(_) | Error::Closed => Failure::new(
+                Kind::Unavailable,
+                "storage_unreachable",
+                "the database cannot be reached, try again in a moment",
+            )
+            .caused_by(it),
+            Error::Full => Failure::new(
+                Kind::Unavailable,
+                "storage_full",
+                "the disk is full: nothing was stored; free space and try again",
+            )
+            .caused_by(it),
+            Error::ReadOnly => Failure::new(
+                Kind::Unavailable,
+                "storage_read_only",
+                "the data directory cannot be written: nothing was stored; ask the operator",
+            )
+            .caused_by(it),
+            Error::Unique => conflict("unique"),
+            Error::ForeignKey => conflict("foreign_key"),
+            _ => Failure::internal(it),
+        }
+    }
+}
+
+fn conflict(constraint: &'static str) -> Failure {
+    Failure::conflict("data_conflict", "The request conflicts with existing data")
+        .with_constraint(constraint)
+}

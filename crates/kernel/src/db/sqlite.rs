@@ -1,0 +1,341 @@
+//! SQLite: one thread writes, a few read.
+//!
+//! The writer commits single statements in groups, so that a burst of requests costs one commit;
+//! nobody hears of success before that commit.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, ToSql};
+use tokio::sync::oneshot;
+
+use super::{Answer, Error, Query, Result, Row, Value};
+
+/// Statements that may wait for a thread; more are answered with [`Error::Busy`].
+const QUEUE: usize = 4096;
+/// Single statements that share one commit.
+const GROUP: usize = 128;
+/// A transaction whose owner says nothing for this long is undone, so that the others go on.
+const IDLE: Duration = Duration::from_secs(30);
+
+type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// A handle on the threads.
+#[derive(Clone, Debug)]
+pub(super) struct Sqlite(Arc<Threads>);
+
+#[derive(Debug)]
+struct Threads {
+    writer: SyncSender<Write>,
+    readers: SyncSender<Read>,
+}
+
+type Read = (Query, Reply<Answer>);
+
+#[derive(Debug)]
+enum Write {
+    One(Query, Reply<Answer>),
+    Begin(Receiver<Step>, Reply<()>),
+    Close(Reply<()>),
+}
+
+#[derive(Debug)]
+enum Step {
+    Run(Query, Reply<Answer>),
+    Batch(String, Reply<()>),
+    Commit(Reply<()>),
+}
+
+impl Sqlite {
+    /// Opens or makes the file, and starts the threads. They end with the last handle.
+    pub(super) fn open(path: PathBuf, readers: usize) -> Result<Self> {
+        if let Some(parent) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
+            fs_err::create_dir_all(parent).map_err(|it| Error::Connect(it.into()))?;
+        }
+        let writing = connect(&path, OpenFlags::default())?;
+        // Write-ahead logging: readers see the last commit and never wait for the writer.
+        writing
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 1000;")
+            .map_err(classify)?;
+
+        let (read_sender, read_queue) = sync_channel::<Read>(QUEUE);
+        let read_queue = Arc::new(Mutex::new(read_queue));
+        for _ in 0..readers.max(1) {
+            let reading = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+            let queue = Arc::clone(&read_queue);
+            start("sqlite-read", move || read_loop(&reading, &queue))?;
+        }
+        let (write_sender, write_queue) = sync_channel(QUEUE);
+        start("sqlite-write", move || write_loop(&writing, &write_queue))?;
+        Ok(Self(Arc::new(Threads { writer: write_sender, readers: read_sender })))
+    }
+
+    pub(super) async fn run(&self, query: Query) -> Result<Answer> {
+        let (reply, answer) = oneshot::channel();
+        if query.writes {
+            send(&self.0.writer, Write::One(query, reply))?;
+        } else {
+            send(&self.0.readers, (query, reply))?;
+        }
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    pub(super) async fn begin(&self) -> Result<Session> {
+        let (steps, receiver) = channel();
+        let (reply, ready) = oneshot::channel();
+        send(&self.0.writer, Write::Begin(receiver, reply))?;
+        ready.await.map_err(|_| Error::Closed)??;
+        Ok(Session(steps))
+    }
+
+    pub(super) async fn close(&self) {
+        let (reply, done) = oneshot::channel();
+        if send(&self.0.writer, Write::Close(reply)).is_ok() {
+            let _closed = done.await;
+        }
+    }
+}
+
+/// The writer, lent to one transaction.
+#[derive(Debug)]
+pub(super) struct Session(mpsc::Sender<Step>);
+
+impl Session {
+    pub(super) async fn run(&mut self, query: Query) -> Result<Answer> {
+        self.ask(|reply| Step::Run(query, reply)).await
+    }
+
+    pub(super) async fn batch(&mut self, sql: String) -> Result<()> {
+        self.ask(|reply| Step::Batch(sql, reply)).await
+    }
+
+    pub(super) async fn commit(&mut self) -> Result<()> {
+        self.ask(Step::Commit).await
+    }
+
+    async fn ask<T>(&self, step: impl FnOnce(Reply<T>) -> Step) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(step(reply)).map_err(|_| Error::Busy)?;
+        answer.await.map_err(|_| Error::Busy)?
+    }
+}
+
+fn send<T>(queue: &SyncSender<T>, it: T) -> Result<()> {
+    queue.try_send(it).map_err(|it| match it {
+        TrySendError::Full(_) => Error::Busy,
+        TrySendError::Disconnected(_) => Error::Closed,
+    })
+}
+
+fn start(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+    let thread = thread::Builder::new().name(name.to_owned());
+    thread.spawn(body).map(drop).map_err(|it| Error::Connect(it.into()))
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    let conn = Connection::open_with_flags(path, flags).map_err(|it| Error::Connect(it.into()))?;
+    conn.busy_timeout(Duration::from_secs(5)).map_err(classify)?;
+    conn.set_prepared_statement_cache_capacity(128);
+    conn.execute_batch(
+        "PRAGMA foreign_keys = ON; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;
+         PRAGMA cache_size = -4096;",
+    )
+    .map_err(classify)?;
+    Ok(conn)
+}
+
+fn read_loop(conn: &Connection, queue: &Mutex<Receiver<Read>>) {
+    loop {
+        // The lock is held while waiting: one idle reader waits for work, the others for the lock.
+        let next = queue.lock().recv();
+        let Ok((query, reply)) = next else { return };
+        if !reply.is_closed() {
+            let _gone = reply.send(run(conn, &query));
+        }
+    }
+}
+
+fn write_loop(conn: &Connection, queue: &Receiver<Write>) {
+    let mut next = queue.recv().ok();
+    while let Some(write) = next.take() {
+        match write {
+            Write::One(query, reply) => next = group(conn, queue, query, reply),
+            Write::Begin(steps, ready) => session(conn, &steps, ready),
+            Write::Close(reply) => {
+                let _gone = reply.send(Ok(()));
+                return;
+            }
+        }
+        if next.is_none() {
+            next = queue.recv().ok();
+        }
+    }
+}
+
+/// Runs single statements until the queue is empty, commits, and only then answers. Returns what
+/// came next and is no single statement.
+fn group(conn: &Connection, queue: &Receiver<Write>, query: Query, reply: Reply<Answer>) -> Option<Write> {
+    if let Err(error) = conn.execute_batch("BEGIN IMMEDIATE").map_err(classify) {
+        let _gone = reply.send(Err(error));
+        return None;
+    }
+    let mut answers = vec![(reply, run(conn, &query))];
+    let mut next = None;
+    while answers.len() < GROUP {
+        match queue.try_recv() {
+            // A statement that fails undoes itself and leaves the transaction as it was.
+            Ok(Write::One(query, reply)) => answers.push((reply, run(conn, &query))),
+            Ok(other) => {
+                next = Some(other);
+                break;
+            }
+            Err(_) => break,
+        }
+    }
+    let committed = conn.execute_batch("COMMIT").map_err(classify);
+    if committed.is_err() {
+        undo(conn);
+    }
+    for (reply, answer) in answers {
+        let answer = match &committed {
+            Ok(()) => answer,
+            Err(error) => answer.and(Err(again(error))),
+        };
+        let _gone = reply.send(answer);
+    }
+    next
+}
+
+fn session(conn: &Connection, steps: &Receiver<Step>, ready: Reply<()>) {
+    let begun = conn.execute_batch("BEGIN IMMEDIATE").map_err(classify);
+    let failed = begun.is_err();
+    if ready.send(begun).is_err() || failed {
+        undo(conn);
+        return;
+    }
+    loop {
+        match steps.recv_timeout(IDLE) {
+            Ok(Step::Run(query, reply)) => {
+                let _gone = reply.send(run(conn, &query));
+            }
+            Ok(Step::Batch(sql, reply)) => {
+                let _gone = reply.send(conn.execute_batch(&sql).map_err(classify));
+            }
+            Ok(Step::Commit(reply)) => {
+                let committed = conn.execute_batch("COMMIT").map_err(classify);
+                if committed.is_err() {
+                    undo(conn);
+                }
+                let _gone = reply.send(committed);
+                return;
+            }
+            Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout) => {
+                undo(conn);
+                return;
+            }
+        }
+    }
+}
+
+/// Ends a transaction that did not commit; a failed statement may already have ended it.
+fn undo(conn: &Connection) {
+    if !conn.is_autocommit() {
+        if let Err(error) = conn.execute_batch("ROLLBACK") {
+            tracing::error!(%error, "a transaction could not be undone");
+        }
+    }
+}
+
+fn run(conn: &Connection, query: &Query) -> Result<Answer> {
+    let mut statement = conn.prepare_cached(&query.sql).map_err(classify)?;
+    bind(&mut statement, &query.args).map_err(classify)?;
+    let columns = statement.column_count();
+    if columns == 0 {
+        let affected = statement.raw_execute().map_err(classify)?;
+        return Ok(Answer { rows: Vec::new(), affected: affected as u64 });
+    }
+    let names = query.named.then(|| {
+        statement.column_names().into_iter().map(ToOwned::to_owned).collect::<Arc<[String]>>()
+    });
+    let mut rows = Vec::new();
+    let mut cursor = statement.raw_query();
+    while let Some(row) = cursor.next().map_err(classify)? {
+        let values = (0..columns).map(|it| row.get_ref(it).map(read)).collect::<rusqlite::Result<Vec<_>>>();
+        let mut row = Row::new(values.map_err(classify)?);
+        row.names.clone_from(&names);
+        rows.push(row);
+    }
+    let affected = rows.len() as u64;
+    Ok(Answer { rows, affected })
+}
+
+/// SQLite numbers `$2` by where it first stands, not by its digits, so each is bound by its name.
+fn bind(statement: &mut CachedStatement<'_>, args: &[Value]) -> rusqlite::Result<()> {
+    for index in 1..=statement.parameter_count() {
+        let number = statement.parameter_name(index).and_then(|it| it.get(1..)?.parse::<usize>().ok());
+        let value = number.and_then(|it| args.get(it.checked_sub(1)?)).unwrap_or(&Value::Null);
+        statement.raw_bind_parameter(index, Bound(value))?;
+    }
+    Ok(())
+}
+
+struct Bound<'a>(&'a Value);
+
+impl ToSql for Bound<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self.0 {
+            Value::Null => ToSqlOutput::Borrowed(ValueRef::Null),
+            Value::Int(it) => ToSqlOutput::Borrowed(ValueRef::Integer(*it)),
+            Value::Real(it) => ToSqlOutput::Borrowed(ValueRef::Real(*it)),
+            Value::Text(it) => ToSqlOutput::Borrowed(ValueRef::Text(it.as_bytes())),
+            Value::Bytes(it) => ToSqlOutput::Borrowed(ValueRef::Blob(it)),
+            Value::Bool(it) => ToSqlOutput::Borrowed(ValueRef::Integer((*it).into())),
+            Value::Time(it) => ToSqlOutput::from(it.to_string()),
+        })
+    }
+}
+
+fn read(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(it) => Value::Int(it),
+        ValueRef::Real(it) => Value::Real(it),
+        ValueRef::Text(it) => Value::Text(String::from_utf8_lossy(it).into_owned()),
+        ValueRef::Blob(it) => Value::Bytes(it.to_vec()),
+    }
+}
+
+fn classify(error: rusqlite::Error) -> Error {
+    let rusqlite::Error::SqliteFailure(code, _) = &error else { return Error::Driver(error.into()) };
+    match (code.code, code.extended_code) {
+        (ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _) => Error::Busy,
+        (ErrorCode::DiskFull, _) => Error::Full,
+        (ErrorCode::ReadOnly, _) => Error::ReadOnly,
+        // SQLite reports a failed write of a full or vanished disk as an I/O error.
+        (ErrorCode::SystemIoFailure, rusqlite::ffi::SQLITE_IOERR_WRITE | rusqlite::ffi::SQLITE_IOERR_SHMSIZE) => Error::Full,
+        (ErrorCode::CannotOpen, _) => Error::Connect(error.into()),
+        (
+            ErrorCode::ConstraintViolation,
+            rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE | rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY,
+        ) => Error::Unique,
+        (ErrorCode::ConstraintViolation, rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY) => {
+            Error::ForeignKey
+        }
+        _ => Error::Driver(error.into()),
+    }
+}
+
+/// A commit's failure, told to each statement of its group.
+fn again(error: &Error) -> Error {
+    match error {
+        Error::Busy => Error::Busy,
+        Error::Full => Error::Full,
+        Error::ReadOnly => Error::ReadOnly,
+        other => Error::Driver(other.to_string().into()),
+    }
+}

@@ -1,0 +1,30 @@
+//! What every slice stands on: ids, time, failures, the caller, the databases, the blobs.
+//!
+//! The kernel knows no slice. If you are about to add something here, check that at least three
+//! slices need it and that it does not change when one of them changes.
+
+pub mod background;
+pub mod blobs;
+pub mod body;
+pub mod caller;
+pub mod clock;
+pub mod db;
+pub mod failure;
+pub mod form;
+pub mod id;
+pub mod list;
+pub mod part;
+pub mod reply;
+
+pub use background::Background;
+pub use blobs::{BlobRef, Blobs};
+pub use body::JsonBody;
+pub use caller::{Caller, Grants, Permission, Scope};
+pub use clock::{Clock, Time};
+pub use db::{Conn, Db, Tx};
+pub use failure::{Failure, Kind};
+pub use id::Ulid;
+pub use part::{Health, HealthCheck, Part};
+
+/// What an operation returns.
+pub type Result<T, E = Failure> = std::result::Result<T, E>;

@@ -1,0 +1,78 @@
+use proptest::prelude::*;
+
+use super::*;
+
+static FIELDS: Fields = Fields {
+    table: "things",
+    fields: &[
+        Field::new("id", FieldKind::Id),
+        Field::new("name", FieldKind::Text),
+        Field::new("created_at", FieldKind::Time),
+        Field::unsortable("status", FieldKind::OneOf(&["on", "off"])),
+        Field::unsortable("tags", FieldKind::Tags),
+    ],
+    keys: &["id", "name", "created_at", "status", "tags"],
+    search: &["name", "tags"],
+    default_sort: ("id", Direction::Asc),
+};
+
+fn read(query: &str) -> Result<ListQuery, crate::Failure> {
+    ListQuery::read(Some(query), &FIELDS, &["own"])
+}
+
+#[test]
+fn a_whole_question_is_understood() {
+    let it = read("name=foo&created_at[gte]=2026-11-01&status[in]=on,off&tags=a&sort=created_at:desc,name&fields=id,name&q=Den&own=1").unwrap();
+    assert_eq!(it.filters.len(), 4);
+    assert_eq!(
+        it.sort,
+        [("created_at", Direction::Desc), ("name", Direction::Asc), ("id", Direction::Asc)]
+    );
+    assert_eq!(it.only, Some(vec!["id", "name"]));
+    assert_eq!(it.search.as_deref(), Some("den"));
+}
+
+#[test]
+fn what_is_unknown_is_answered_with_what_is_valid() {
+    for (query, code, valid) in [
+        ("nam=foo", "filter_unknown", "`created_at`"),
+        ("name[like]=x", "operator_unknown", "`contains`"),
+        ("sort=status", "sort_unknown", "`created_at`"),
+        ("sort=name:up", "sort_unknown", "`desc`"),
+        ("fields=id,nope", "field_unknown", "`tags`"),
+        ("status=maybe", "filter_invalid", "`off`"),
+        ("created_at=soon", "filter_invalid", "2026"),
+        ("cursor=nonsense", "cursor_invalid", "next"),
+    ] {
+        let failure = read(query).unwrap_err();
+        assert_eq!(failure.code(), code, "{query}");
+        assert!(failure.detail().contains(valid), "{query}: {}", failure.detail());
+    }
+}
+
+#[test]
+fn pages_out_of_bounds_are_violations() {
+    for query in ["page=0&size=2", "page=1&size=101", "page=x&size=1", "limit=0"] {
+        assert_eq!(read(query).unwrap_err().code(), "validation_failed", "{query}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_query_string_panics(query in ".{0,200}") {
+        let _answer = read(&query);
+    }
+
+    #[test]
+    fn cursors_come_back_as_they_went(name in "[^\0]{0,40}", micros in 0_i64..4_000_000_000_000_000) {
+        let query = read("sort=name,created_at:desc").unwrap();
+        let values = vec![
+            crate::db::Value::Text(name),
+            crate::db::Value::Time(crate::Time::from_micros(micros)),
+            crate::db::Value::Text("01M7W2GJGNPH03KT3S3W4GRB46".to_owned()),
+        ];
+        let text = cursor::encode(&values, &query);
+        prop_assert_eq!(cursor::decode(&text, &query), Some(values));
+        prop_assert_eq!(cursor::decode(&text, &read("sort=name").unwrap()), None);
+    }
+}

@@ -1,0 +1,130 @@
+//! Putting answers together: JSON with an entity tag, conditions, places of new things.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use serde::Serialize;
+
+use crate::Failure;
+
+/// Conditions of a request: `If-Match`, `If-None-Match`.
+#[derive(Clone, Debug, Default)]
+pub struct Conditions {
+    if_match: Option<String>,
+    if_none_match: Option<String>,
+}
+
+impl Conditions {
+    /// Those of a request.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let text = |name| headers.get(name).and_then(|it| it.to_str().ok()).map(ToOwned::to_owned);
+        Self { if_match: text(header::IF_MATCH), if_none_match: text(header::IF_NONE_MATCH) }
+    }
+
+    /// Whether the client already has what `etag` names.
+    pub fn is_fresh(&self, etag: &str) -> bool {
+        self.if_none_match.as_deref().is_some_and(|it| names(it, etag))
+    }
+
+    /// Whether a change to what `etag` names may go ahead.
+    ///
+    /// # Errors
+    /// `precondition_failed` when it is not what the client saw.
+    pub fn allow_change(&self, etag: &str) -> Result<(), Failure> {
+        match &self.if_match {
+            Some(it) if !names(it, etag) => Err(Failure::conflict(
+                "precondition_failed",
+                "this was changed since you read it; read it again and repeat your change",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Weak comparison: a compressed answer has the same meaning.
+fn names(list: &str, etag: &str) -> bool {
+    let plain = |it: &str| it.trim().trim_start_matches("W/").to_owned();
+    list.split(',').any(|it| it.trim() == "*" || plain(it) == plain(etag))
+}
+
+/// JSON that was written already, with the tag of its content; 304 when the client has it.
+pub fn json_bytes(conditions: &Conditions, bytes: Vec<u8>) -> Response {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    tagged(conditions, &format!("W/\"{:016x}\"", hasher.finish()), bytes)
+}
+
+/// An entity and its tag; 304 when the client has it.
+///
+/// # Errors
+/// When it cannot be written as JSON: a defect of ours.
+pub fn entity(
+    conditions: &Conditions,
+    etag: &str,
+    it: &impl Serialize,
+) -> Result<Response, Failure> {
+    Ok(tagged(conditions, etag, serde_json::to_vec(it)?))
+}
+
+fn tagged(conditions: &Conditions, etag: &str, bytes: Vec<u8>) -> Response {
+    let fresh = conditions.is_fresh(etag);
+    let mut response = if fresh {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        ([(header::CONTENT_TYPE, "application/json")], Body::from(bytes)).into_response()
+    };
+    if let Ok(etag) = HeaderValue::from_str(etag) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    response
+}
+
+/// 201 with the new entity, its tag and its place.
+///
+/// # Errors
+/// When it cannot be written as JSON: a defect of ours.
+pub fn created(
+    place: &Place,
+    id: &impl std::fmt::Display,
+    etag: &str,
+    it: &impl Serialize,
+) -> Result<Response, Failure> {
+    let mut response = tagged(&Conditions::default(), etag, serde_json::to_vec(it)?);
+    *response.status_mut() = StatusCode::CREATED;
+    if let Ok(location) = HeaderValue::from_str(&place.of(id)) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// 204.
+pub fn nothing() -> Response {
+    StatusCode::NO_CONTENT.into_response()
+}
+
+/// The address of a collection as the client sees it.
+#[derive(Clone, Debug)]
+pub struct Place(String);
+
+impl Place {
+    /// From the request that was sent to the collection.
+    pub fn new(headers: &HeaderMap, uri: &Uri) -> Self {
+        let path = uri.path();
+        let end = path.find("/$").or_else(|| path.find("/%24")).unwrap_or(path.len());
+        Self(format!("{}{}", origin(headers), path.get(..end).unwrap_or_default()))
+    }
+
+    /// The address of one of its items.
+    pub fn of(&self, id: &impl std::fmt::Display) -> String {
+        format!("{}/{id}", self.0)
+    }
+}
+
+/// Scheme and host as the client sees them.
+pub fn origin(headers: &HeaderMap) -> String {
+    let host = headers.get(header::HOST).and_then(|it| it.to_str().ok()).unwrap_or("localhost");
+    format!("http://{host}")
+}

@@ -1,0 +1,297 @@
+//! Workspaces as ZIP files: the content of training and prediction artifacts.
+
+use std::{
+    fs::Permissions,
+    io::{self, BufReader, BufWriter, Read, Seek, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Component, Path, PathBuf},
+};
+
+use walkdir::WalkDir;
+use zip::{CompressionMethod, ZipArchive, ZipWriter, result::ZipError, write::SimpleFileOptions};
+
+use super::{ArchiveLimits, RunError};
+
+/// A finished archive. It lives as long as the workspace it was made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archive {
+    pub path: PathBuf,
+    pub size_bytes: u64,
+}
+
+/// Writes what is below `files` to `target`, sorted by path, with fixed dates, so that equal
+/// workspaces give equal archives. Nothing is held in memory but the list of names.
+///
+/// A link to a file of the workspace is stored as the content of that file. Other links and
+/// anything that is not a file or a directory are left out; a directory is stored if it is empty.
+pub fn write(files: &Path, target: &Path, limits: ArchiveLimits) -> Result<Archive, RunError> {
+    let mut zip = ZipWriter::new(BufWriter::new(fs_err::File::create(target)?));
+    let mut budget = Budget::new(limits);
+    let mut written = 0;
+    for entry in WalkDir::new(files).min_depth(1).sort_by_file_name() {
+        let entry = entry.map_err(|error| RunError::from(io::Error::from(error)))?;
+        let Some(name) = entry.path().strip_prefix(files).ok().and_then(Path::to_str) else {
+            tracing::warn!(file = %entry.path().display(), "left out a file whose name is not text");
+            continue;
+        };
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+        if entry.file_type().is_dir() {
+            if fs_err::read_dir(entry.path())?.next().is_none() {
+                budget.entry()?;
+                zip.add_directory(name, options.unix_permissions(0o755)).map_err(unusable)?;
+                written += 1;
+            }
+            continue;
+        }
+        let Some(mut file) = open_inside(files, entry.path())? else { continue };
+        let metadata = file.metadata()?;
+        budget.entry()?;
+        let options = options
+            .unix_permissions(metadata.permissions().mode() & 0o777)
+            // A file may grow while we read it; then this is only about the size of the header.
+            .large_file(metadata.len() > u64::from(u32::MAX / 2));
+        zip.start_file(name, options).map_err(unusable)?;
+        budget.copy(&mut file, &mut zip)?;
+        written += 1;
+    }
+    zip.finish().map_err(unusable)?.flush()?;
+    verify(target, written)?;
+    Ok(Archive { path: target.to_owned(), size_bytes: fs_err::metadata(target)?.len() })
+}
+
+/// Opens a regular file, or the one a link leads to if that is in the workspace as well.
+fn open_inside(files: &Path, path: &Path) -> Result<Option<fs_err::File>, RunError> {
+    let Ok(real) = path.canonicalize() else { return Ok(None) };
+    let is_file = fs_err::metadata(&real)?.is_file();
+    if !is_file || !real.starts_with(fs_err::canonicalize(files)?) {
+        return Ok(None);
+    }
+    Ok(Some(fs_err::File::open(real)?))
+}
+
+/// Reads the archive back to its last byte, which checks every checksum.
+fn verify(target: &Path, entries: usize) -> Result<(), RunError> {
+    let mut archive = open(fs_err::File::open(target)?)?;
+    if archive.len() != entries {
+        let found = archive.len();
+        return Err(RunError::Archive(format!("{found} of {entries} entries were written")));
+    }
+    for index in 0..archive.len() {
+        let mut entry = archive.by_index(index).map_err(unusable)?;
+        io::copy(&mut entry, &mut io::sink()).map_err(damaged)?;
+    }
+    Ok(())
+}
+
+/// Unpacks into `files`. An archive whose names lead elsewhere, that holds links, has a name
+/// twice, meets an existing file, or unpacks to more than the limits is refused; what was
+/// unpacked by then stays.
+pub fn extract(
+    archive: impl Read + Seek,
+    files: &Path,
+    limits: ArchiveLimits,
+) -> Result<(), RunError> {
+    let files = fs_err::canonicalize(files)?;
+    let mut archive = open(archive)?;
+    let mut budget = Budget::new(limits);
+    for index in 0..archive.len() {
+        budget.entry()?;
+        let mut entry = archive.by_index(index).map_err(unusable)?;
+        let name = entry.name().map_err(unusable)?.into_owned();
+        let path = safe_path(&files, &name)?;
+        if entry.is_symlink() {
+            return Err(RunError::Archive(format!("{name:?} is a link")));
+        }
+        let directory = if entry.is_dir() { Some(path.as_path()) } else { path.parent() };
+        let directory = directory.unwrap_or(&files);
+        fs_err::create_dir_all(directory)?;
+        // The names are fine, but a link that was in the workspace before could still lead out.
+        if !fs_err::canonicalize(directory)?.starts_with(&files) {
+            return Err(RunError::Archive(format!("{name:?} leads out of the workspace")));
+        }
+        if entry.is_dir() {
+            continue;
+        }
+        // Made new, the file cannot be one that was there before, nor be behind a link.
+        let mut file = fs_err::File::create_new(&path)?;
+        budget.copy(&mut entry, &mut file)?;
+        let mode = entry.unix_mode().map_or(0o644, |mode| mode & 0o777 | 0o600);
+        file.set_permissions(Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}
+
+fn safe_path(files: &Path, name: &str) -> Result<PathBuf, RunError> {
+    let relative = Path::new(name);
+    let plain = |component| matches!(component, Component::Normal(_));
+    if name.is_empty() || name.contains(['\\', '\0']) || !relative.components().all(plain) {
+        return Err(RunError::Archive(format!("{name:?} is not a name inside a workspace")));
+    }
+    Ok(files.join(relative))
+}
+
+fn open<R: Read + Seek>(archive: R) -> Result<ZipArchive<BufReader<R>>, RunError> {
+    ZipArchive::new(BufReader::new(archive)).map_err(unusable)
+}
+
+fn unusable(error: ZipError) -> RunError {
+    match error {
+        ZipError::Io(source) => damaged(source),
+        error => RunError::Archive(error.to_string()),
+    }
+}
+
+/// Wrong checksums and bad compressed data are errors of the archive, the rest of the machine.
+fn damaged(source: io::Error) -> RunError {
+    match source.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
+            RunError::Archive(source.to_string())
+        }
+        _ => source.into(),
+    }
+}
+
+/// What is left of the limits. Counts what really goes through, not what headers claim.
+struct Budget {
+    limits: ArchiveLimits,
+    bytes: u64,
+    entries: usize,
+}
+
+impl Budget {
+    fn new(limits: ArchiveLimits) -> Self {
+        Self { limits, bytes: limits.total_bytes, entries: limits.entries }
+    }
+
+    fn entry(&mut self) -> Result<(), RunError> {
+        self.entries =
+            self.entries.checked_sub(1).ok_or_else(|| over(self.limits.entries, "entries"))?;
+        Ok(())
+    }
+
+    fn copy(&mut self, from: &mut impl Read, to: &mut impl Write) -> Result<(), RunError> {
+        let copied = io::copy(&mut from.take(self.bytes.saturating_add(1)), to).map_err(damaged)?;
+        self.bytes =
+            self.bytes.checked_sub(copied).ok_or_else(|| over(self.limits.total_bytes, "bytes"))?;
+        Ok(())
+    }
+}
+
+fn over(limit: impl std::fmt::Display, unit: &str) -> RunError {
+    RunError::OverLimit { stage: "archive", limit: format!("{limit} {unit}"), output: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Cursor, Write},
+        os::unix::fs::{PermissionsExt, symlink},
+    };
+
+    use zip::{ZipWriter, write::SimpleFileOptions};
+
+    use super::*;
+
+    const LIMITS: ArchiveLimits = ArchiveLimits { total_bytes: 1 << 20, entries: 100 };
+
+    fn zip_of(entries: &[(&str, &[u8])]) -> Cursor<Vec<u8>> {
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, content) in entries {
+            zip.start_file(*name, SimpleFileOptions::default()).unwrap();
+            zip.write_all(content).unwrap();
+        }
+        zip.finish().unwrap()
+    }
+
+    #[test]
+    fn a_workspace_survives_the_round_trip() {
+        let from = tempfile::tempdir().unwrap();
+        fs_err::create_dir_all(from.path().join("lib/empty")).unwrap();
+        fs_err::write(from.path().join("run.sh"), "echo").unwrap();
+        fs_err::set_permissions(from.path().join("run.sh"), Permissions::from_mode(0o750)).unwrap();
+        fs_err::write(from.path().join("lib/größe.txt"), [0xff; 5000]).unwrap();
+        symlink("lib/größe.txt", from.path().join("inside")).unwrap();
+        symlink("/etc/passwd", from.path().join("outside")).unwrap();
+        let target = from.path().with_extension("zip");
+
+        let archive = write(from.path(), &target, LIMITS).unwrap();
+        let bytes = fs_err::read(&target).unwrap();
+        assert_eq!(archive.size_bytes, bytes.len() as u64);
+        write(from.path(), &target, LIMITS).unwrap();
+        assert_eq!(fs_err::read(&target).unwrap(), bytes, "equal workspaces, equal archives");
+        fs_err::remove_file(&target).unwrap();
+
+        let to = tempfile::tempdir().unwrap();
+        extract(Cursor::new(bytes), to.path(), LIMITS).unwrap();
+        assert_eq!(fs_err::read(to.path().join("lib/größe.txt")).unwrap(), [0xff; 5000]);
+        assert_eq!(fs_err::read(to.path().join("inside")).unwrap(), [0xff; 5000]);
+        assert!(!to.path().join("outside").exists());
+        assert!(to.path().join("lib/empty").is_dir());
+        let mode = fs_err::metadata(to.path().join("run.sh")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o750);
+    }
+
+    #[test]
+    fn names_that_lead_out_of_the_workspace_are_refused() {
+        for name in ["../evil", "a/../../evil", "/evil", "a\\..\\evil"] {
+            let outer = tempfile::tempdir().unwrap();
+            let files = outer.path().join("files");
+            fs_err::create_dir(&files).unwrap();
+            let error = extract(zip_of(&[(name, b"x")]), &files, LIMITS).unwrap_err();
+            assert!(matches!(error, RunError::Archive(_)), "{name}: {error}");
+            assert!(!outer.path().join("evil").exists());
+        }
+    }
+
+    #[test]
+    fn links_do_not_lead_the_way_out() {
+        let (outside, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        let target = outside.path().to_str().unwrap();
+        zip.add_symlink("way", target, SimpleFileOptions::default()).unwrap();
+        let error = extract(zip.finish().unwrap(), files.path(), LIMITS).unwrap_err();
+        assert!(error.to_string().contains("is a link"), "{error}");
+
+        symlink(outside.path(), files.path().join("way")).unwrap();
+        let error = extract(zip_of(&[("way/evil", b"x")]), files.path(), LIMITS).unwrap_err();
+        assert!(error.to_string().contains("leads out"), "{error}");
+        assert_eq!(fs_err::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_small_archive_that_becomes_large_is_stopped() {
+        let files = tempfile::tempdir().unwrap();
+        let bomb = zip_of(&[("zeros", &vec![0; 4 << 20])]);
+        assert!(bomb.get_ref().len() < 64 * 1024);
+        let error = extract(bomb, files.path(), LIMITS).unwrap_err();
+        assert_eq!(error.to_string(), "archive went over its limit of 1048576 bytes");
+        let size = fs_err::metadata(files.path().join("zeros")).unwrap().len();
+        assert!(size <= LIMITS.total_bytes + 1, "{size}");
+
+        let names: Vec<String> = (0..101).map(|number| number.to_string()).collect();
+        let entries: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+        let error = extract(zip_of(&entries), files.path(), LIMITS).unwrap_err();
+        assert_eq!(error.to_string(), "archive went over its limit of 100 entries");
+    }
+
+    #[test]
+    fn what_could_not_be_unpacked_is_not_packed() {
+        let files = tempfile::tempdir().unwrap();
+        fs_err::write(files.path().join("zeros"), vec![0; 2 << 20]).unwrap();
+        let target = files.path().with_extension("zip");
+        let error = write(files.path(), &target, LIMITS).unwrap_err();
+        assert!(matches!(error, RunError::OverLimit { .. }), "{error}");
+        fs_err::remove_file(target).unwrap();
+    }
+
+    #[test]
+    fn damage_is_noticed() {
+        let files = tempfile::tempdir().unwrap();
+        let mut zip = zip_of(&[("a", &[7; 1000])]).into_inner();
+        zip[40] ^= 0xff;
+        for bytes in [zip, b"no archive at all".to_vec(), Vec::new()] {
+            let error = extract(Cursor::new(bytes), files.path(), LIMITS).unwrap_err();
+            assert!(matches!(error, RunError::Archive(_)), "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Copying a project into a workspace.
+
+use std::{
+    ffi::OsStr,
+    os::unix::fs::{DirBuilderExt, PermissionsExt, symlink},
+    path::{Path, PathBuf},
+};
+
+use super::RunError;
+
+/// What a run does not need, by name, wherever it is in the project. `*` only at the beginning.
+const EXCLUDED: [&str; 32] = [
+    ".venv",
+    "venv",
+    "__pycache__",
+    "*.pyc",
+    "*.pyo",
+    "*.egg-info",
+    ".pytest_cache",
+    ".mypy_cache",
+    ".ruff_cache",
+    "node_modules",
+    ".git",
+    ".gitignore",
+    ".vscode",
+    ".idea",
+    ".DS_Store",
+    "build",
+    "dist",
+    "*.so",
+    "*.dylib",
+    "*.db",
+    "*.db-wal",
+    "*.db-shm",
+    "*.db-journal",
+    "*.sqlite",
+    "*.sqlite-wal",
+    "*.sqlite-shm",
+    "*.sqlite-journal",
+    "*.sqlite3",
+    "*.sqlite3-wal",
+    "*.sqlite3-shm",
+    // Ours: the data directory of the service, and what a Rust project builds.
+    ".modelyard",
+    "target",
+];
+
+/// Copies files with their modes. Links inside the project stay links, links out of it are left
+/// out, never followed. `skip` holds absolute paths of directories.
+pub fn project(project: &Path, target: &Path, skip: &[PathBuf]) -> Result<(), RunError> {
+    let root = fs_err::canonicalize(project)?;
+    let skip: Vec<PathBuf> = skip.iter().filter_map(|path| path.canonicalize().ok()).collect();
+    Copy { root: &root, skip: &skip }.directory(&root, target)
+}
+
+struct Copy<'a> {
+    root: &'a Path,
+    skip: &'a [PathBuf],
+}
+
+impl Copy<'_> {
+    fn directory(&self, from: &Path, to: &Path) -> Result<(), RunError> {
+        for entry in fs_err::read_dir(from)? {
+            let entry = entry?;
+            let (name, from) = (entry.file_name(), entry.path());
+            let to = to.join(&name);
+            let kind = entry.file_type()?;
+            if is_excluded(&name) || self.skip.contains(&from) {
+                continue;
+            } else if kind.is_symlink() {
+                self.link(&from, &to)?;
+            } else if kind.is_dir() {
+                // Even in a directory its author may only read, we have to make files.
+                let mode = entry.metadata()?.permissions().mode() | 0o700;
+                std::fs::DirBuilder::new()
+                    .mode(mode)
+                    .create(&to)
+                    .map_err(RunError::io(format!("cannot make {}", to.display())))?;
+                self.directory(&from, &to)?;
+            } else if kind.is_file() {
+                fs_err::copy(&from, &to)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Links that name their target from the root would lead back to the project itself, so all
+    /// are made relative to where they are.
+    fn link(&self, from: &Path, to: &Path) -> Result<(), RunError> {
+        let inside = fs_err::canonicalize(from).ok();
+        let inside = inside.as_deref().and_then(|target| target.strip_prefix(self.root).ok());
+        let place = from.parent().and_then(|parent| parent.strip_prefix(self.root).ok());
+        let (Some(inside), Some(place)) = (inside, place) else {
+            tracing::warn!(link = %from.display(), "left out a link that leads out of the project");
+            return Ok(());
+        };
+        let up: PathBuf = place.components().map(|_| "..").collect();
+        let mut target = up.join(inside);
+        if target.as_os_str().is_empty() {
+            target.push(".");
+        }
+        symlink(target, to)
+            .map_err(RunError::io(format!("cannot make the link {}", to.display())))
+    }
+}
+
+fn is_excluded(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    EXCLUDED.iter().any(|pattern| match pattern.strip_prefix('*') {
+        Some(ending) => name.ends_with(ending.as_bytes()),
+        None => name == pattern.as_bytes(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::project;
+
+    #[test]
+    fn a_copy_has_what_a_run_needs_and_nothing_from_outside() {
+        let (outside, from, to) = [(); 3].map(|()| tempfile::tempdir().unwrap()).into();
+        fs_err::write(outside.path().join("secret"), "s").unwrap();
+        let from = from.path();
+        for directory in ["scripts", ".venv/bin", "data/work", ".modelyard", "sub/target"] {
+            fs_err::create_dir_all(from.join(directory)).unwrap();
+        }
+        let files = ["scripts/train.py", ".venv/bin/python", "data/work/x", "a.db-wal", "main.py"];
+        for file in files {
+            fs_err::write(from.join(file), "x").unwrap();
+        }
+        let executable = std::fs::Permissions::from_mode(0o750);
+        fs_err::set_permissions(from.join("scripts/train.py"), executable).unwrap();
+        symlink("../main.py", from.join("scripts/inside")).unwrap();
+        symlink(from.join("scripts"), from.join("sub/absolute")).unwrap();
+        symlink(outside.path().join("secret"), from.join("outside")).unwrap();
+        symlink("nowhere", from.join("broken")).unwrap();
+
+        project(from, to.path(), &[from.join("data/work")]).unwrap();
+
+        let mut names: Vec<String> = walkdir::WalkDir::new(to.path())
+            .min_depth(1)
+            .sort_by_file_name()
+            .into_iter()
+            .map(|entry| entry.unwrap().path().strip_prefix(to.path()).unwrap().display().to_string())
+            .collect();
+        names.sort();
+        assert_eq!(
+            names,
+            [
+                "data",
+                "main.py",
+                "scripts",
+                "scripts/inside",
+                "scripts/train.py",
+                "sub",
+                "sub/absolute"
+            ]
+        );
+        let mode = fs_err::metadata(to.path().join("scripts/train.py")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o750);
+        let link = fs_err::read_link(to.path().join("sub/absolute")).unwrap();
+        assert_eq!(link.to_str(), Some("../scripts"));
+    }
+}

@@ -1,0 +1,230 @@
+//! Running models: a project's scripts in processes of their own, or Rust functions, each in a
+//! workspace that becomes the artifact.
+//!
+//! A [`Runner`] knows how to train and predict. The caller gives it a [`Run`] (a workspace and a
+//! way to stop) and afterwards archives what is in the workspace, also when the script failed.
+
+mod archive;
+mod capture;
+mod copy;
+mod function;
+mod inputs;
+mod limits;
+mod process;
+mod procfs;
+mod shell;
+mod template;
+mod workspace;
+
+use std::{io, time::Duration};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    archive::Archive,
+    function::{
+        FunctionRunner, Functions, MODEL_FILE, Model, ModelError, ModelRunner, PredictData,
+        TrainData, functions,
+    },
+    inputs::ConfigFormat,
+    limits::{ArchiveLimits, Limits},
+    process::is_withheld,
+    shell::{ShellRunner, ShellSpec},
+    template::{PLACEHOLDERS, Template, TemplateError},
+    workspace::{Swept, Workspace},
+};
+use crate::frame::Frame;
+
+/// Something that can train and predict. Implemented by [`ShellRunner`] for scripts and by
+/// [`ModelRunner`] for Rust code.
+#[async_trait]
+pub trait Runner: Send + Sync + 'static {
+    /// Called once before the first run, at the start of the service.
+    async fn on_init(&self) -> Result<(), RunError> {
+        Ok(())
+    }
+
+    /// Called once after the last run, when the service stops.
+    async fn on_cleanup(&self) {}
+
+    /// Trains in an empty workspace. What training made stays in the workspace.
+    async fn train(&self, run: &Run, input: TrainInput) -> Result<Trained, RunError>;
+
+    /// Predicts in a workspace that holds the unpacked training archive.
+    async fn predict(&self, run: &Run, input: PredictInput) -> Result<Predicted, RunError>;
+
+    /// Whether [`validate_predict`](Runner::validate_predict) looks at what training left. If not,
+    /// the caller can save itself the unpacking.
+    fn unpacks_to_validate(&self) -> bool {
+        false
+    }
+
+    /// Checks a training request, in an empty workspace.
+    async fn validate_train(
+        &self,
+        _run: &Run,
+        _input: TrainInput,
+    ) -> Result<Vec<Diagnostic>, RunError> {
+        Ok(Vec::new())
+    }
+
+    /// Checks a prediction request, in a workspace that holds the unpacked training archive if
+    /// [`unpacks_to_validate`](Runner::unpacks_to_validate) says so.
+    async fn validate_predict(
+        &self,
+        _run: &Run,
+        _input: PredictInput,
+    ) -> Result<Vec<Diagnostic>, RunError> {
+        Ok(Vec::new())
+    }
+}
+
+/// One use of a runner: where its files live, and how to stop it.
+#[derive(Debug)]
+pub struct Run {
+    pub workspace: Workspace,
+    pub cancel: CancellationToken,
+}
+
+/// What a training gets. `config` has been validated and has its defaults filled in.
+#[derive(Clone, Debug)]
+pub struct TrainInput {
+    pub config: Map<String, Value>,
+    pub data: Frame,
+    /// A GeoJSON feature collection.
+    pub geo: Option<Value>,
+}
+
+/// What a prediction gets. `future` has the rows to predict for, without the target.
+#[derive(Clone, Debug)]
+pub struct PredictInput {
+    pub config: Map<String, Value>,
+    pub historic: Frame,
+    pub future: Frame,
+    /// A GeoJSON feature collection.
+    pub geo: Option<Value>,
+}
+
+/// What a process left behind. Long output keeps its beginning and its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScriptOutput {
+    /// Negative when a signal ended the process: `-9` after `SIGKILL`.
+    pub exit_code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl ScriptOutput {
+    /// The last lines of the standard error, at most ten, joined by ` | `.
+    pub fn stderr_tail(&self) -> Option<String> {
+        let lines = self.stderr.lines().map(str::trim).filter(|line| !line.is_empty());
+        let mut tail: Vec<&str> = lines.rev().take(10).collect();
+        tail.reverse();
+        (!tail.is_empty()).then(|| tail.join(" | "))
+    }
+}
+
+/// A training that went well. `script` is set when a process did it.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    pub script: Option<ScriptOutput>,
+}
+
+/// A prediction that went well. `script` is set when a process did it.
+#[derive(Clone, Debug)]
+pub struct Predicted {
+    pub predictions: Frame,
+    pub script: Option<ScriptOutput>,
+}
+
+/// One finding of a validation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnostic {
+    pub severity: Severity,
+    /// A stable name for programs, like `data_empty`.
+    pub code: String,
+    pub message: String,
+    /// What the finding is about, like `data` or `config.n_lags`.
+    #[serde(default)]
+    pub field: Option<String>,
+}
+
+/// Only an error makes a request invalid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Error,
+    Warning,
+    Info,
+}
+
+/// Why a run did not give a result.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The script said so by its exit code. The workspace is worth keeping.
+    #[error("{stage} script failed with exit code {}", output.exit_code)]
+    Script { stage: &'static str, output: ScriptOutput },
+    /// The model's own code failed. `kind` is like the name of an exception.
+    #[error("{kind}: {message}")]
+    Model { kind: String, message: String, traceback: Option<String> },
+    #[error("{stage} script was stopped after {} seconds, its limit", limit.as_secs_f64())]
+    TimedOut { stage: &'static str, limit: Duration, output: ScriptOutput },
+    /// `limit` names what there was too much of, and how much is allowed.
+    #[error("{stage} went over its limit of {limit}")]
+    OverLimit { stage: &'static str, limit: String, output: Option<ScriptOutput> },
+    #[error("the run was canceled")]
+    Canceled,
+    /// The archive cannot be used: damaged, or not made by us.
+    #[error("the archive is not usable: {0}")]
+    Archive(String),
+    /// The machine failed, not the model.
+    #[error("{doing}")]
+    Io { doing: String, source: io::Error },
+}
+
+impl RunError {
+    /// For `map_err`: what was being done when the error came.
+    pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        move |source| RunError::Io { doing, source }
+    }
+
+    pub(crate) fn model(kind: &str, message: impl Into<String>) -> Self {
+        RunError::Model { kind: kind.to_owned(), message: message.into(), traceback: None }
+    }
+
+    /// What the process had printed, if there was a process.
+    pub fn output(&self) -> Option<&ScriptOutput> {
+        match self {
+            RunError::Script { output, .. } | RunError::TimedOut { output, .. } => Some(output),
+            RunError::OverLimit { output, .. } => output.as_ref(),
+            RunError::Model { .. }
+            | RunError::Canceled
+            | RunError::Archive(_)
+            | RunError::Io { .. } => None,
+        }
+    }
+}
+
+impl From<io::Error> for RunError {
+    /// For errors that name their file already.
+    fn from(source: io::Error) -> Self {
+        RunError::Io { doing: source.to_string(), source }
+    }
+}
+
+/// Runs file work where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RunError> + Send + 'static,
+) -> Result<T, RunError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(RunError::Io {
+            doing: "file work was interrupted".to_owned(),
+            source: io::Error::other(error),
+        }),
+    }
+}

@@ -1,0 +1,256 @@
+//! One shell command in a process group of its own, with limits, that leaves nobody behind.
+
+use std::{
+    collections::BTreeMap, ffi::OsString, io, os::unix::process::ExitStatusExt, process::ExitStatus,
+    process::Stdio, time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use tokio::{
+    process::{Child, Command},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Limits, RunError, ScriptOutput, Workspace,
+    capture::{Capture, pump},
+    procfs::WORKSPACE_VARIABLE,
+};
+
+/// How long a script has to clean up between `SIGTERM` and `SIGKILL`.
+const GRACE: Duration = Duration::from_millis(1500);
+
+/// How long we wait for the last output when someone outside the process group holds the pipe.
+const DRAIN: Duration = Duration::from_millis(200);
+
+/// Why the processor limit is no single number: at the first the process gets `SIGXCPU`, which
+/// tells what happened, at the second `SIGKILL`, which it cannot ignore.
+const CPU_SLACK_SECONDS: u64 = 5;
+
+/// A command of the project, as it goes to `/bin/sh -c`.
+#[derive(Clone, Copy, Debug)]
+pub struct Script<'a> {
+    /// For messages: `train`, `predict`, `validate`.
+    pub stage: &'static str,
+    pub command: &'a str,
+    /// Set over what is inherited from the server.
+    pub environment: &'a BTreeMap<String, String>,
+    pub limits: &'a Limits,
+}
+
+/// Runs the script in the workspace, to its end or to one of its limits. Any exit code is `Ok`.
+///
+/// When the leader has ended, all of its process group has. When `cancel` is triggered the group
+/// gets `SIGTERM` and after a grace `SIGKILL`, all in less than two seconds; when the future is
+/// dropped it gets `SIGKILL` at once.
+pub async fn run(
+    script: Script<'_>,
+    workspace: &Workspace,
+    cancel: &CancellationToken,
+) -> Result<ScriptOutput, RunError> {
+    let Script { stage, limits, .. } = script;
+    if cancel.is_cancelled() {
+        return Err(RunError::Canceled);
+    }
+    let mut group = Group::start(script, workspace)
+        .map_err(RunError::io(format!("cannot start the {stage} script")))?;
+    let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
+    let mut out = Capture::new(limits.output_bytes);
+    let mut err = Capture::new(limits.output_bytes);
+
+    let ended = CancellationToken::new();
+    let supervised = async {
+        let ending = group.supervise(limits.wall_time, cancel).await;
+        ended.cancel();
+        ending
+    };
+    let pumped = async {
+        let pumps = async {
+            tokio::join!(
+                async { if let Some(stdout) = stdout { pump(stdout, &mut out).await } },
+                async { if let Some(stderr) = stderr { pump(stderr, &mut err).await } },
+            )
+        };
+        let patience = async {
+            ended.cancelled().await;
+            sleep(DRAIN).await;
+        };
+        tokio::select! { _ = pumps => {}, () = patience => {} }
+    };
+    let (ending, ()) = tokio::join!(supervised, pumped);
+
+    let ending = ending.map_err(RunError::io(format!("lost sight of the {stage} script")))?;
+    let (Ending::Exited(status) | Ending::TimedOut(status, _) | Ending::Canceled(status)) = ending;
+    let output =
+        ScriptOutput { exit_code: exit_code(status), stdout: out.text(), stderr: err.text() };
+    match ending {
+        Ending::Canceled(_) => Err(RunError::Canceled),
+        Ending::TimedOut(_, limit) => Err(RunError::TimedOut { stage, limit, output }),
+        Ending::Exited(_) => match limit_hit(output.exit_code, limits) {
+            Some(limit) => Err(RunError::OverLimit { stage, limit, output: Some(output) }),
+            None => Ok(output),
+        },
+    }
+}
+
+/// The leader of a process group. Dropping it kills the group.
+struct Group {
+    child: Child,
+    id: Pid,
+    over: bool,
+}
+
+enum Ending {
+    Exited(ExitStatus),
+    TimedOut(ExitStatus, Duration),
+    Canceled(ExitStatus),
+}
+
+impl Group {
+    fn start(script: Script<'_>, workspace: &Workspace) -> io::Result<Self> {
+        let child = Command::new("/bin/sh")
+            .arg("-c")
+            .arg(prelude(script.limits))
+            .arg("/bin/sh")
+            .arg(script.command)
+            .arg(workspace.process_file())
+            .current_dir(workspace.path())
+            .env_clear()
+            .envs(inherited(std::env::vars_os()))
+            .envs(script.environment)
+            .env(WORKSPACE_VARIABLE, workspace.directory())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let id = id.ok_or_else(|| io::Error::other("the process has no id"))?;
+        Ok(Self { child, id, over: false })
+    }
+
+    async fn supervise(
+        &mut self,
+        limit: Option<Duration>,
+        cancel: &CancellationToken,
+    ) -> io::Result<Ending> {
+        let limit = limit.unwrap_or(Duration::MAX);
+        let ending = tokio::select! {
+            biased;
+            status = self.child.wait() => Ending::Exited(status?),
+            () = cancel.cancelled() => Ending::Canceled(self.stop().await?),
+            () = sleep(limit) => Ending::TimedOut(self.stop().await?, limit),
+        };
+        self.kill();
+        Ok(ending)
+    }
+
+    /// Asks the group to end, then makes it.
+    async fn stop(&mut self) -> io::Result<ExitStatus> {
+        let _ = kill_process_group(self.id, Signal::TERM);
+        let gone = async {
+            let _ = self.child.wait().await;
+            // The shell ends at once, while the program it started may still be saving its work.
+            while test_kill_process_group(self.id).is_ok() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = timeout(GRACE, gone).await;
+        let _ = kill_process_group(self.id, Signal::KILL);
+        self.child.wait().await
+    }
+
+    /// Called right after the leader ended: process ids are handed out in turn, so its own cannot
+    /// have gone to someone else yet.
+    fn kill(&mut self) {
+        if !self.over {
+            let _ = kill_process_group(self.id, Signal::KILL);
+            self.over = true;
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What runs before the command: note who we are, for the next start of the server should this one
+/// crash; take the limits on; become the command. The command itself is an argument, so nothing
+/// needs quoting and its text stays as it is. Only what the shell has built in is used.
+fn prelude(limits: &Limits) -> String {
+    let mut text = String::from(
+        "{ read -r boot </proc/sys/kernel/random/boot_id && read -r stat </proc/$$/stat && \
+         printf '%s %s\\n' \"$boot\" \"$stat\" >\"$2\"; } 2>/dev/null\n",
+    );
+    let mut limit = |setting: String| text.push_str(&format!("ulimit {setting} || exit 125\n"));
+    if let Some(time) = limits.cpu_time {
+        let seconds = cpu_seconds(time);
+        limit(format!("-S -t {seconds}"));
+        limit(format!("-H -t {}", seconds + CPU_SLACK_SECONDS));
+    }
+    if let Some(bytes) = limits.memory_bytes {
+        limit(format!("-v {}", bytes.div_ceil(1024)));
+    }
+    if let Some(bytes) = limits.file_bytes {
+        limit(format!("-f {}", bytes.div_ceil(512)));
+    }
+    text.push_str("exec /bin/sh -c \"$1\"\n");
+    text
+}
+
+fn cpu_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+/// A signal counts as negative, the way Python tells it and clients know it.
+fn exit_code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| -status.signal().unwrap_or_default())
+}
+
+/// Which limit ended the script, if it can be told. A shell in between reports the signal of its
+/// child as 128 more. Memory cannot be told: allocations fail, and programs then do what they do.
+fn limit_hit(exit_code: i32, limits: &Limits) -> Option<String> {
+    let ended_by = |signal: Signal| {
+        exit_code == -signal.as_raw() || exit_code == 128 + signal.as_raw()
+    };
+    match limits {
+        Limits { cpu_time: Some(time), .. } if ended_by(Signal::XCPU) => {
+            Some(format!("{} seconds of processor time", cpu_seconds(*time)))
+        }
+        Limits { file_bytes: Some(bytes), .. } if ended_by(Signal::XFSZ) => {
+            Some(format!("{bytes} bytes per file"))
+        }
+        _ => None,
+    }
+}
+
+/// Whether scripts do not get to see this variable of the server: its own settings and the
+/// credentials it uses. A project that needs one sets it in its own environment.
+pub fn is_withheld(name: &str) -> bool {
+    const PREFIXES: [&str; 5] = ["MODELYARD_", "SERVICEKIT_", "AWS_", "AZURE_", "GOOGLE_"];
+    const NAMES: [&str; 2] = ["DATABASE_URL", "PGPASSWORD"];
+    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+fn inherited(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> impl Iterator<Item = (OsString, OsString)> {
+    variables.filter(|(name, _)| !is_withheld(&name.to_string_lossy()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::inherited;
+
+    #[test]
+    fn scripts_do_not_inherit_the_secrets_of_the_server() {
+        let all = ["PATH", "HOME", "DATABASE_URL", "MODELYARD_KEY", "AWS_SECRET_ACCESS_KEY"];
+        let given = all.map(|name| (name.into(), "x".into()));
+        let names: Vec<_> = inherited(given.into_iter()).map(|(name, _)| name).collect();
+        assert_eq!(names, ["PATH", "HOME"]);
+    }
+}
