@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Work that outlives a request.
+
+pub mod job;

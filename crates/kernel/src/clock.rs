@@ -78,6 +78,14 @@ impl Serialize for Time {
     }
 }
 
+/// Writes an instant in the contract's form for entities; for `#[serde(serialize_with = …)]`.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn seconds<S: Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time.to_seconds())
+}
+
 /// A text that is not an instant.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not a date and time such as `2026-11-20T08:52:32Z`")]

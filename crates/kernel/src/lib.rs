@@ -6,6 +6,7 @@
 pub mod background;
 pub mod blobs;
 pub mod body;
+pub mod bulk;
 pub mod caller;
 pub mod clock;
 pub mod db;
@@ -24,7 +25,7 @@ pub use clock::{Clock, Time};
 pub use db::{Conn, Db, Tx};
 pub use failure::{Failure, Kind};
 pub use id::Ulid;
-pub use part::{Health, HealthCheck, Part};
+pub use part::{Assignment, Done, Failed, Health, HealthCheck, Part, Work};
 
 /// What an operation returns.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
+
+use crate::{Caller, Ulid};
 
 /// Everything the assembly needs to know about a slice, collected in one value.
 #[derive(Default)]
@@ -16,6 +19,8 @@ pub struct Part {
     pub routes: OpenApiRouter,
     /// What its health depends on.
     pub health: Vec<HealthCheck>,
+    /// The kinds of work that it does after the answer.
+    pub work: Vec<Work>,
 }
 
 impl fmt::Debug for Part {
@@ -51,5 +56,66 @@ pub struct HealthCheck {
 impl fmt::Debug for HealthCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("HealthCheck").field(&self.name).finish()
+    }
+}
+
+/// A kind of work that is done after the answer, as a job.
+#[derive(Clone)]
+pub struct Work {
+    /// `slice.verb`, such as `ml.train`.
+    pub kind: &'static str,
+    /// Does it.
+    pub run: Arc<dyn Fn(Assignment) -> BoxFuture<'static, Result<Done, Failed>> + Send + Sync>,
+}
+
+impl fmt::Debug for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Work").field(&self.kind).finish()
+    }
+}
+
+/// One job, handed to the slice that knows its kind.
+#[derive(Debug)]
+pub struct Assignment {
+    /// The job's id.
+    pub job: Ulid,
+    /// On whose behalf.
+    pub caller: Caller,
+    /// What was asked for, as it was submitted.
+    pub input: Vec<u8>,
+    /// The id that the result is to have, when it was promised beforehand.
+    pub artifact: Option<Ulid>,
+    /// Cancelled when nobody wants the result any more, or the process stops.
+    pub cancel: CancellationToken,
+}
+
+/// Work that is done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Done {
+    /// What came of it.
+    pub artifact: Option<Ulid>,
+}
+
+/// Work that failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// `Type: sentence`, as the contract's clients read it.
+    pub error: String,
+    /// Where it came from, line by line.
+    pub traceback: Option<String>,
+}
+
+impl Failed {
+    /// A failure in the words of the contract.
+    pub fn new(kind: &str, message: impl fmt::Display) -> Self {
+        Self { error: format!("{kind}: {message}"), traceback: None }
+    }
+}
+
+impl From<crate::Failure> for Failed {
+    fn from(it: crate::Failure) -> Self {
+        // The log has the source; the record is for clients.
+        tracing::error!(code = it.code(), failure = %it, "a job failed");
+        Self { error: format!("RuntimeError: {}", it.detail()), traceback: None }
     }
 }

@@ -57,6 +57,11 @@ pub fn json_bytes(conditions: &Conditions, bytes: Vec<u8>) -> Response {
     tagged(conditions, &format!("W/\"{:016x}\"", hasher.finish()), bytes)
 }
 
+/// A JSON document that is part of the program.
+pub fn document(conditions: &Conditions, text: &'static str) -> Response {
+    json_bytes(conditions, text.as_bytes().to_vec())
+}
+
 /// An entity and its tag; 304 when the client has it.
 ///
 /// # Errors

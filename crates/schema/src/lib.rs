@@ -1,1 +1,145 @@
-//! Placeholder.
+//! Every migration, in one place and one order.
+//!
+//! The text of a migration serves both databases; where a column's type has two names it is written
+//! `{text}`, `{json}`, `{time}` or `{bytes}`. JSON is kept as text on PostgreSQL too (`json`, not
+//! `jsonb`): the contract promises the order of keys and the form of numbers.
+
+use modelyard_kernel::db::{self, Conn, Db, Dialect, query};
+use modelyard_kernel::{Clock, Time};
+
+/// A step from one version of the schema to the next.
+#[derive(Debug)]
+struct Migration {
+    version: i64,
+    name: &'static str,
+    sql: &'static str,
+}
+
+macro_rules! migrations {
+    ($($version:literal $name:literal),+ $(,)?) => {
+        &[$(Migration {
+            version: $version,
+            name: $name,
+            sql: include_str!(concat!("../../../migrations/000", $version, "_", $name, ".sql")),
+        }),+]
+    };
+}
+
+const MIGRATIONS: &[Migration] =
+    migrations! { 1 "blobs", 2 "configs", 3 "artifacts", 4 "jobs", 5 "tasks" };
+
+/// Every table with rows of ours, parents before children: what a backup holds.
+pub const TABLES: &[&str] =
+    &["blobs", "configs", "artifacts", "config_artifacts", "jobs", "tasks"];
+
+/// The schema and the program do not fit.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// The database refused.
+    #[error("the database refused a migration: {0}")]
+    Database(#[from] db::Error),
+    /// The database was migrated by a later program.
+    #[error("the database is at version {found}, this program knows {known}: use a newer program")]
+    TooNew {
+        /// What the database is at.
+        found: i64,
+        /// The last that this program knows.
+        known: i64,
+    },
+}
+
+/// A migration and when it was applied, if it was.
+#[derive(Debug)]
+pub struct Applied {
+    /// Its number.
+    pub version: i64,
+    /// What it is about.
+    pub name: &'static str,
+    /// `None` when it is still to come.
+    pub applied_at: Option<Time>,
+}
+
+/// Brings a database up to date under a lock, so that nodes may start at the same time. Returns
+/// the names of what was applied.
+///
+/// # Errors
+/// When the database refuses, or was migrated by a later program; nothing is changed then.
+pub async fn migrate(db: &Db, clock: &Clock) -> Result<Vec<&'static str>, SchemaError> {
+    // On SQLite an open transaction is the lock.
+    let mut tx = db.begin().await?;
+    if tx.dialect() == Dialect::Postgres {
+        // Any number, as long as it is ours and stays the same.
+        query("SELECT 1 FROM (SELECT pg_advisory_xact_lock(7236914523)) AS locked")
+            .execute(&mut tx)
+            .await?;
+    }
+    tx.batch(&render(
+        "CREATE TABLE IF NOT EXISTS schema_migrations (
+             version BIGINT NOT NULL PRIMARY KEY, name {text} NOT NULL, applied_at {time} NOT NULL)",
+        tx.dialect(),
+    ))
+    .await?;
+    let known = MIGRATIONS.iter().map(|it| it.version).max().unwrap_or(0);
+    let (found,): (i64,) =
+        query("SELECT COALESCE(MAX(version), 0) FROM schema_migrations").fetch_one(&mut tx).await?;
+    if found > known {
+        return Err(SchemaError::TooNew { found, known });
+    }
+    let mut applied = Vec::new();
+    for migration in MIGRATIONS.iter().filter(|it| it.version > found) {
+        let sql = render(migration.sql, tx.dialect());
+        tx.batch(&sql).await?;
+        query("INSERT INTO schema_migrations (version, name, applied_at) VALUES ($1, $2, $3)")
+            .bind(migration.version)
+            .bind(migration.name)
+            .bind(clock.now())
+            .execute(&mut tx)
+            .await?;
+        applied.push(migration.name);
+    }
+    tx.commit().await?;
+    Ok(applied)
+}
+
+/// What was applied and what is still to come.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn status(db: &Db) -> Result<Vec<Applied>, SchemaError> {
+    let mut conn = db.conn().await?;
+    let done: Vec<(i64, Time)> = if has_migrations(&mut conn).await? {
+        query("SELECT version, applied_at FROM schema_migrations").fetch_all(&mut conn).await?
+    } else {
+        Vec::new()
+    };
+    let at = |version| done.iter().find(|it| it.0 == version).map(|it| it.1);
+    Ok(MIGRATIONS
+        .iter()
+        .map(|it| Applied { version: it.version, name: it.name, applied_at: at(it.version) })
+        .collect())
+}
+
+async fn has_migrations(conn: &mut Conn) -> Result<bool, db::Error> {
+    let sql = match conn.dialect() {
+        Dialect::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE name = 'schema_migrations'",
+        Dialect::Postgres => "SELECT COUNT(*) FROM pg_tables WHERE tablename = 'schema_migrations' AND schemaname = current_schema()",
+    };
+    let (count,): (i64,) = query(sql).fetch_one(conn).await?;
+    Ok(count > 0)
+}
+
+fn render(sql: &str, dialect: Dialect) -> String {
+    let types: [(&str, &str); 4] = match dialect {
+        Dialect::Sqlite => {
+            [("{text}", "TEXT"), ("{json}", "TEXT"), ("{time}", "TEXT"), ("{bytes}", "BLOB")]
+        }
+        // Order by bytes, as SQLite does, so that pages are the same on both.
+        Dialect::Postgres => [
+            ("{text}", "TEXT COLLATE \"C\""),
+            ("{json}", "JSON"),
+            ("{time}", "TIMESTAMPTZ"),
+            ("{bytes}", "BYTEA"),
+        ],
+    };
+    types.into_iter().fold(sql.to_owned(), |sql, (from, to)| sql.replace(from, to))
+}

@@ -1,0 +1,178 @@
+//! `/api/v1/jobs`. Takes requests apart, calls [`Jobs`], puts answers together.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use http::{HeaderMap, header};
+use modelyard_kernel::form::{Bounds, Query, Report, query_enum, query_float};
+use modelyard_kernel::list::{Direction, Field, FieldKind, Fields, ListQuery};
+use modelyard_kernel::reply::{self, Conditions};
+use modelyard_kernel::{Caller, Failure, Kind, Result, Ulid};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::{Job, JobId, JobStatus, Jobs};
+
+/// What lists of jobs may be asked.
+pub static FIELDS: Fields = Fields {
+    table: "jobs",
+    fields: &[
+        Field::new("id", FieldKind::Id),
+        Field::new("kind", FieldKind::Text),
+        Field::new("status", FieldKind::OneOf(JobStatus::NAMES)),
+        Field::new("submitted_at", FieldKind::Time),
+        Field::unsortable("started_at", FieldKind::Time),
+        Field::unsortable("finished_at", FieldKind::Time),
+        Field::unsortable("artifact_id", FieldKind::Id),
+    ],
+    keys: &[
+        "id", "status", "submitted_at", "started_at", "finished_at", "error", "error_traceback",
+        "artifact_id", "kind",
+    ],
+    search: &["kind", "error"],
+    default_sort: ("submitted_at", Direction::Desc),
+};
+
+pub(super) fn routes(jobs: Jobs) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(list_jobs))
+        .routes(routes!(get_job_schema))
+        .routes(routes!(get_job, delete_job))
+        .routes(routes!(stream_job))
+        .with_state(jobs)
+}
+
+/// List jobs
+///
+/// Newest first. `status_filter` is the contract's name for `status`.
+#[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs",
+    params(("status_filter" = Option<JobStatus>, Query, description = "only jobs in this state")),
+    responses((status = 200, body = Vec<Job>)))]
+async fn list_jobs(
+    State(jobs): State<Jobs>,
+    caller: Caller,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let mut query = ListQuery::read(raw.as_deref(), &FIELDS, &["status_filter"])?;
+    let report = Report::new();
+    let params = Query::parse(raw.as_deref());
+    let status = query_enum(&report, "status_filter", params.get("status_filter"), JobStatus::NAMES);
+    report.finish().map_err(Failure::violations)?;
+    if let Some(status) = status {
+        query = query.with("status", status);
+    }
+    let listed = jobs.list(&caller, &query).await?;
+    Ok(reply::json_bytes(&Conditions::of(&headers), listed.to_json(&query)?))
+}
+
+/// The JSON schema of a list of jobs
+#[utoipa::path(get, path = "/api/v1/jobs/$schema", tag = "jobs",
+    responses((status = 200, body = Object)))]
+async fn get_job_schema(caller: Caller, headers: HeaderMap) -> Result<Response> {
+    caller.permit(super::READ)?;
+    Ok(reply::document(&Conditions::of(&headers), include_str!("schema.json")))
+}
+
+/// Get a job
+#[utoipa::path(get, path = "/api/v1/jobs/{job_id}", tag = "jobs",
+    params(("job_id" = String, Path)), responses((status = 200, body = Job)))]
+async fn get_job(
+    State(jobs): State<Jobs>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let job = jobs.get(&caller, read_id(&id)?).await?;
+    Ok(reply::json_bytes(&Conditions::of(&headers), serde_json::to_vec(&job)?))
+}
+
+/// Cancel and remove a job
+///
+/// A running job is cancelled and its processes are ended before the answer.
+#[utoipa::path(delete, path = "/api/v1/jobs/{job_id}", tag = "jobs",
+    params(("job_id" = String, Path)), responses((status = 204)))]
+async fn delete_job(
+    State(jobs): State<Jobs>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response> {
+    jobs.delete(&caller, read_id(&id)?).await?;
+    Ok(reply::nothing())
+}
+
+/// Follow a job
+///
+/// Server-sent events: the record every `poll_interval` seconds, until it has ended.
+#[utoipa::path(get, path = "/api/v1/jobs/{job_id}/$stream", tag = "jobs",
+    params(
+        ("job_id" = String, Path),
+        ("poll_interval" = Option<f64>, Query, description = "seconds between events, above 0 and at most 60; 0.5 unless given"),
+    ),
+    responses((status = 200, content_type = "text/event-stream", body = String)))]
+async fn stream_job(
+    State(jobs): State<Jobs>,
+    caller: Caller,
+    Path(id): Path<String>,
+    RawQuery(raw): RawQuery,
+) -> Result<Response> {
+    let interval = poll_interval(raw.as_deref(), 0.5)?;
+    let id = read_id(&id)?;
+    jobs.get(&caller, id).await?;
+    let events = stream::unfold(Some(false), move |before| {
+        let (jobs, caller) = (jobs.clone(), caller.clone());
+        async move {
+            if before? {
+                let stopping = jobs.0.background.stopping().clone();
+                tokio::select! {
+                    () = tokio::time::sleep(interval) => {}
+                    () = stopping.cancelled() => return None,
+                }
+            }
+            let (event, more) = match jobs.get(&caller, id).await {
+                Ok(job) => (serde_json::to_string(&job).ok()?, !job.status.is_final()),
+                Err(it) if it.kind() == Kind::Missing => (r#"{"status": "deleted"}"#.to_owned(), false),
+                // The database may be back at the next look.
+                Err(_) => return Some((Ok::<_, Infallible>(": retry\n\n".to_owned()), Some(true))),
+            };
+            Some((Ok(format!("data: {event}\n\n")), more.then_some(true)))
+        }
+    });
+    Ok(event_stream(Body::from_stream(events)))
+}
+
+/// An answer of server-sent events, with the headers that keep proxies from holding them back.
+pub fn event_stream(body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE.as_str(), "text/event-stream; charset=utf-8"),
+        (header::CACHE_CONTROL.as_str(), "no-cache"),
+        (header::CONNECTION.as_str(), "keep-alive"),
+        ("x-accel-buffering", "no"),
+    ];
+    (headers, body).into_response()
+}
+
+/// Reads `?poll_interval=`: above 0 and at most 60 seconds. No stream looks more often than every
+/// 20 ms, whatever it asks for.
+///
+/// # Errors
+/// 422 when it is no such number.
+pub fn poll_interval(raw: Option<&str>, default: f64) -> Result<Duration> {
+    let report = Report::new();
+    let params = Query::parse(raw);
+    let bounds = Bounds::none().above(0.0).up_to(60.0);
+    let seconds = query_float(&report, "poll_interval", params.get("poll_interval"), &bounds);
+    report.finish().map_err(Failure::violations)?;
+    Ok(Duration::from_secs_f64(seconds.unwrap_or(default).max(0.02)))
+}
+
+fn read_id(text: &str) -> Result<JobId> {
+    Ulid::read(text).map(JobId).ok_or_else(|| {
+        let shown: String = text.chars().take(64).collect();
+        Failure::new(Kind::Invalid, "invalid_ulid", format!("Invalid job ID format: {shown}"))
+    })
+}

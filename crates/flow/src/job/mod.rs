@@ -1,0 +1,220 @@
+//! Jobs: work that is answered with 202 and done afterwards, one record each.
+//!
+//! A slice that has such work declares its kinds in its [`Part`] and submits with [`Jobs::submit`]
+//! in the transaction of whatever else it changes. Records and inputs are rows, so a restart loses
+//! nothing: what waited still waits, and what was interrupted is done again from the beginning.
+
+pub mod http;
+mod model;
+mod store;
+mod worker;
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use modelyard_kernel::list::{ListQuery, Listed};
+use modelyard_kernel::{
+    Background, Caller, Clock, Conn, Db, Failure, Kind, Part, Permission, Result, Work,
+};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use http::FIELDS;
+pub use model::{Job, JobId, JobStatus, NewJob};
+
+/// May see jobs.
+pub const READ: Permission = Permission("jobs:read");
+/// May cancel and remove jobs.
+pub const WRITE: Permission = Permission("jobs:write");
+
+/// How long [`Jobs::delete`] waits for a running job to let go.
+const LET_GO: Duration = Duration::from_secs(10);
+
+/// How many jobs a service does at a time, and how many may wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Jobs at a time.
+    pub concurrency: usize,
+    /// Jobs that may wait; more are refused with 429.
+    pub max_pending: i64,
+    /// How long a stop waits for running jobs before it interrupts them.
+    pub drain: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { concurrency: 1, max_pending: 1000, drain: Duration::from_secs(10) }
+    }
+}
+
+/// The jobs of one service. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Jobs(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    db: Db,
+    clock: Clock,
+    background: Background,
+    /// Who this process is, the same after a restart.
+    node: String,
+    options: Options,
+    system: Caller,
+    kinds: OnceLock<HashMap<&'static str, Work>>,
+    running: Mutex<HashMap<JobId, Running>>,
+    wake: Notify,
+}
+
+#[derive(Clone, Debug)]
+struct Running {
+    cancel: CancellationToken,
+    ended: watch::Receiver<bool>,
+}
+
+impl Jobs {
+    /// The jobs of the service that `system` acts for. `node` names this process, and stays the
+    /// same when it is started again.
+    pub fn new(
+        db: Db,
+        clock: Clock,
+        background: Background,
+        node: String,
+        options: Options,
+        system: Caller,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            db,
+            clock,
+            background,
+            node,
+            options,
+            system,
+            kinds: OnceLock::new(),
+            running: Mutex::default(),
+            wake: Notify::new(),
+        }))
+    }
+
+    /// What this slice brings.
+    pub fn part(&self) -> Part {
+        Part { name: "jobs", routes: http::routes(self.clone()), ..Part::default() }
+    }
+
+    /// Begins to do jobs: first those that this node was doing when it was last stopped or killed.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn start(&self, work: impl IntoIterator<Item = Work>) -> Result<()> {
+        let kinds = work.into_iter().map(|it| (it.kind, it)).collect();
+        let _started_twice = self.0.kinds.set(kinds);
+        let scope = self.0.system.permit(WRITE)?;
+        let mut conn = self.0.db.conn().await?;
+        let interrupted = store::requeue_node(&mut conn, scope, &self.0.node).await?;
+        if interrupted > 0 {
+            tracing::info!(interrupted, service = scope.service(), "jobs are begun again");
+        }
+        for _ in 0..self.0.options.concurrency.max(1) {
+            self.0.background.spawn(worker::run(self.clone()));
+        }
+        Ok(())
+    }
+
+    /// Adds a job in the transaction of whatever else is changed; call [`Jobs::wake`] after the
+    /// commit. Who may is up to the caller's slice, whose permission gave the scope.
+    ///
+    /// # Errors
+    /// `queue_full` when too many jobs wait.
+    pub async fn submit(
+        &self,
+        conn: &mut Conn,
+        scope: &modelyard_kernel::Scope,
+        new: NewJob,
+    ) -> Result<()> {
+        let max = self.0.options.max_pending;
+        if store::count_pending(conn, scope).await? >= max {
+            return Err(Failure::new(
+                Kind::Exhausted,
+                "queue_full",
+                format!("{max} jobs are waiting already, try again when some are done"),
+            ));
+        }
+        store::insert(conn, scope, new, self.0.clock.now()).await?;
+        Ok(())
+    }
+
+    /// Tells the workers that there is something to do.
+    pub fn wake(&self) {
+        self.0.wake.notify_one();
+    }
+
+    /// Whether a job may still publish its result: locks its record until the transaction ends, so
+    /// that a job cancelled meanwhile leaves nothing behind.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn may_publish(
+        &self,
+        conn: &mut Conn,
+        scope: &modelyard_kernel::Scope,
+        id: JobId,
+    ) -> Result<bool> {
+        Ok(store::lock(conn, scope, id).await? == Some(JobStatus::Running))
+    }
+
+    /// One record.
+    ///
+    /// # Errors
+    /// `job_missing`.
+    pub async fn get(&self, caller: &Caller, id: JobId) -> Result<Job> {
+        let scope = caller.permit(READ)?;
+        let found = store::find(&mut self.0.db.conn().await?, scope, id).await?;
+        found.ok_or_else(|| missing(id))
+    }
+
+    /// Records, newest first unless another order is asked for.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Job>> {
+        let scope = caller.permit(READ)?;
+        Ok(query.fetch(&mut self.0.db.conn().await?, scope, Job::COLUMNS).await?)
+    }
+
+    /// Cancels a job if it has not ended, waits until it has let go, and removes its record.
+    ///
+    /// # Errors
+    /// `job_missing`, and `job_stuck` when the work does not let go in time.
+    pub async fn delete(&self, caller: &Caller, id: JobId) -> Result<()> {
+        let scope = caller.permit(WRITE)?;
+        let mut tx = self.0.db.begin().await?;
+        let status = store::lock(&mut tx, scope, id).await?.ok_or_else(|| missing(id))?;
+        // Without a record nothing can be published, whatever the work still does.
+        store::delete(&mut tx, scope, id).await?;
+        tx.commit().await?;
+        if status == JobStatus::Running {
+            self.cancel(id).await?;
+        }
+        Ok(())
+    }
+
+    /// Cancels what runs in this process and waits for it.
+    async fn cancel(&self, id: JobId) -> Result<()> {
+        let Some(mut running) = self.0.running.lock().get(&id).cloned() else { return Ok(()) };
+        running.cancel.cancel();
+        let ended = running.ended.wait_for(|ended| *ended);
+        match tokio::time::timeout(LET_GO, ended).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Failure::new(
+                Kind::Unavailable,
+                "job_stuck",
+                "the job is cancelled and its record removed, but its work has not ended yet",
+            )),
+        }
+    }
+}
+
+fn missing(id: JobId) -> Failure {
+    Failure::missing("job_missing", format!("Job with id {id} not found"))
+}
