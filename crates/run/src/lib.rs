@@ -1,1 +1,4 @@
-//! Placeholder.
+//! What a service runs and what it runs on: configurations, frames, artifacts, and the runners.
+
+pub mod frame;
+pub mod runner;

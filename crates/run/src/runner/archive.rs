@@ -269,7 +269,8 @@ mod tests {
         assert!(size <= LIMITS.total_bytes + 1, "{size}");
 
         let names: Vec<String> = (0..101).map(|number| number.to_string()).collect();
-        let entries: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+        let entries: Vec<(&str, &[u8])> =
+            names.iter().map(|name| (name.as_str(), &b""[..])).collect();
         let error = extract(zip_of(&entries), files.path(), LIMITS).unwrap_err();
         assert_eq!(error.to_string(), "archive went over its limit of 100 entries");
     }

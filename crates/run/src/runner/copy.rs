@@ -67,7 +67,8 @@ impl Copy<'_> {
             let kind = entry.file_type()?;
             if is_excluded(&name) || self.skip.contains(&from) {
                 continue;
-            } else if kind.is_symlink() {
+            }
+            if kind.is_symlink() {
                 self.link(&from, &to)?;
             } else if kind.is_dir() {
                 // Even in a directory its author may only read, we have to make files.
@@ -99,8 +100,7 @@ impl Copy<'_> {
         if target.as_os_str().is_empty() {
             target.push(".");
         }
-        symlink(target, to)
-            .map_err(RunError::io(format!("cannot make the link {}", to.display())))
+        symlink(target, to).map_err(RunError::io(format!("cannot make the link {}", to.display())))
     }
 }
 
@@ -143,7 +143,9 @@ mod tests {
             .min_depth(1)
             .sort_by_file_name()
             .into_iter()
-            .map(|entry| entry.unwrap().path().strip_prefix(to.path()).unwrap().display().to_string())
+            .map(|entry| {
+                entry.unwrap().path().strip_prefix(to.path()).unwrap().display().to_string()
+            })
             .collect();
         names.sort();
         assert_eq!(
@@ -158,7 +160,8 @@ mod tests {
                 "sub/absolute"
             ]
         );
-        let mode = fs_err::metadata(to.path().join("scripts/train.py")).unwrap().permissions().mode();
+        let mode =
+            fs_err::metadata(to.path().join("scripts/train.py")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o750);
         let link = fs_err::read_link(to.path().join("sub/absolute")).unwrap();
         assert_eq!(link.to_str(), Some("../scripts"));

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ConfigFormat, Diagnostic, PredictInput, Predicted, Run, RunError, Runner, TrainInput, Trained,
-    blocking, inputs,
+    inputs,
 };
 use crate::frame::Frame;
 
@@ -23,7 +23,7 @@ pub const MODEL_FILE: &str = "model.json";
 #[derive(Clone, Debug)]
 pub struct TrainData {
     pub data: Frame,
-    /// A GeoJSON feature collection.
+    /// A `GeoJSON` feature collection.
     pub geo: Option<Value>,
     /// Triggered when nobody wants the result any more. Every `await` ends then by itself; code
     /// that computes for long between them should look from time to time.
@@ -35,7 +35,7 @@ pub struct TrainData {
 pub struct PredictData {
     pub historic: Frame,
     pub future: Frame,
-    /// A GeoJSON feature collection.
+    /// A `GeoJSON` feature collection.
     pub geo: Option<Value>,
     /// As in [`TrainData`].
     pub cancel: CancellationToken,
@@ -230,8 +230,7 @@ impl<T: Model> Runner for ModelRunner<T> {
         self.execute(&run.cancel, move |model, cancel| async move {
             inputs::write_train(&files, &input, ConfigFormat::Flat)?;
             let TrainInput { config, data, geo } = input;
-            let fitted =
-                model.train(read_config(config)?, TrainData { data, geo, cancel }).await?;
+            let fitted = model.train(read_config(config)?, TrainData { data, geo, cancel }).await?;
             store(&files.join(MODEL_FILE), &fitted)
         })
         .await?;
@@ -324,8 +323,8 @@ type Validate<C, D> = Box<dyn Fn(C, D) -> Later<Vec<Diagnostic>> + Send + Sync>;
 pub struct Functions<C, M> {
     train: Train<C, M>,
     predict: Predict<C, M>,
-    validate_train: Option<Validate<C, TrainData>>,
-    validate_predict: Option<Validate<C, PredictData>>,
+    validate_train: Validate<C, TrainData>,
+    validate_predict: Validate<C, PredictData>,
 }
 
 /// A runner of two async functions: one that fits a model, one that predicts with it.
@@ -346,8 +345,8 @@ where
     ModelRunner::new(Functions {
         train: Box::new(move |config, data| Box::pin(train(config, data))),
         predict: Box::new(move |config, fitted, data| Box::pin(predict(config, fitted, data))),
-        validate_train: None,
-        validate_predict: None,
+        validate_train: Box::new(|_, _| Box::pin(async { Ok(Vec::new()) })),
+        validate_predict: Box::new(|_, _| Box::pin(async { Ok(Vec::new()) })),
     })
 }
 
@@ -359,7 +358,7 @@ impl<C, M> FunctionRunner<C, M> {
         F: Future<Output = Result<Vec<Diagnostic>, ModelError>> + 'static,
     {
         self.functions().validate_train =
-            Some(Box::new(move |config, data| Box::pin(validate(config, data))));
+            Box::new(move |config, data| Box::pin(validate(config, data)));
         self
     }
 
@@ -370,7 +369,7 @@ impl<C, M> FunctionRunner<C, M> {
         F: Future<Output = Result<Vec<Diagnostic>, ModelError>> + 'static,
     {
         self.functions().validate_predict =
-            Some(Box::new(move |config, data| Box::pin(validate(config, data))));
+            Box::new(move |config, data| Box::pin(validate(config, data)));
         self
     }
 
@@ -379,6 +378,7 @@ impl<C, M> FunctionRunner<C, M> {
     }
 }
 
+#[expect(clippy::future_not_send, reason = "each runs on one thread, as `Model` says")]
 impl<C, M> Model for Functions<C, M>
 where
     C: DeserializeOwned + Send + 'static,
@@ -387,34 +387,33 @@ where
     type Config = C;
     type Fitted = M;
 
-    async fn train(&self, config: C, data: TrainData) -> Result<M, ModelError> {
-        (self.train)(config, data).await
+    fn train(&self, config: C, data: TrainData) -> impl Future<Output = Result<M, ModelError>> {
+        (self.train)(config, data)
     }
 
-    async fn predict(&self, config: C, fitted: M, data: PredictData) -> Result<Frame, ModelError> {
-        (self.predict)(config, fitted, data).await
+    fn predict(
+        &self,
+        config: C,
+        fitted: M,
+        data: PredictData,
+    ) -> impl Future<Output = Result<Frame, ModelError>> {
+        (self.predict)(config, fitted, data)
     }
 
-    async fn validate_train(
+    fn validate_train(
         &self,
         config: C,
         data: TrainData,
-    ) -> Result<Vec<Diagnostic>, ModelError> {
-        match &self.validate_train {
-            Some(validate) => validate(config, data).await,
-            None => Ok(Vec::new()),
-        }
+    ) -> impl Future<Output = Result<Vec<Diagnostic>, ModelError>> {
+        (self.validate_train)(config, data)
     }
 
-    async fn validate_predict(
+    fn validate_predict(
         &self,
         config: C,
         data: PredictData,
-    ) -> Result<Vec<Diagnostic>, ModelError> {
-        match &self.validate_predict {
-            Some(validate) => validate(config, data).await,
-            None => Ok(Vec::new()),
-        }
+    ) -> impl Future<Output = Result<Vec<Diagnostic>, ModelError>> {
+        (self.validate_predict)(config, data)
     }
 }
 

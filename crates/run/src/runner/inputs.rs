@@ -68,10 +68,8 @@ fn config_yaml(config: &Map<String, Value>, format: ConfigFormat) -> Result<Stri
     let config = match format {
         ConfigFormat::Flat => config.clone(),
         ConfigFormat::ChapCore => {
-            let (mut top, options): (Map<_, _>, Map<_, _>) = config
-                .clone()
-                .into_iter()
-                .partition(|(name, _)| OWN.contains(&name.as_str()));
+            let (mut top, options): (Map<_, _>, Map<_, _>) =
+                config.clone().into_iter().partition(|(name, _)| OWN.contains(&name.as_str()));
             top.insert("user_option_values".to_owned(), Value::Object(options));
             top
         }
@@ -82,4 +80,102 @@ fn config_yaml(config: &Map<String, Value>, format: ConfigFormat) -> Result<Stri
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     serde_saphyr::to_string_with_options(&config, options)
         .map_err(|error| io::Error::other(error).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{ConfigFormat, config_yaml};
+
+    fn yaml(config: Value, format: ConfigFormat) -> String {
+        let Value::Object(config) = config else { panic!("a config is an object") };
+        config_yaml(&config, format).unwrap()
+    }
+
+    #[test]
+    fn the_config_is_sorted_and_plain() {
+        let config = json!({
+            "prediction_periods": 3,
+            "additional_continuous_covariates": ["rainfall", "mean temperature"],
+            "rate": 0.01,
+            "tiny": 1e-7,
+            "whole": 1.0,
+            "flag": true,
+            "none": null,
+            "empty": [],
+            "nothing": {},
+            "nested": {"b": [{"z": 1, "x": [2]}], "a": -1},
+        });
+        assert_eq!(
+            yaml(config, ConfigFormat::Flat),
+            "\
+additional_continuous_covariates:
+- rainfall
+- mean temperature
+empty: []
+flag: true
+nested:
+  a: -1
+  b:
+  - x:
+    - 2
+    z: 1
+none: null
+nothing: {}
+prediction_periods: 3
+rate: 0.01
+tiny: 1.0e-7
+whole: 1.0
+"
+        );
+    }
+
+    #[test]
+    fn strings_stay_strings_for_every_reader() {
+        let quoted = [
+            "no",
+            "y",
+            "Off",
+            "true",
+            "null",
+            "~",
+            "",
+            "1",
+            "1.0",
+            "1e3",
+            "0x1f",
+            "012",
+            "1:30",
+            "2023-01-05",
+            "1_000",
+            ".5",
+            ".inf",
+            "-",
+            "- a",
+            "a: b",
+            "a #b",
+            "*a",
+            "{a}",
+            "=",
+            "a\n",
+        ];
+        for text in quoted {
+            let line = yaml(json!({ "key": text }), ConfigFormat::Flat);
+            let value = line.strip_prefix("key: ").unwrap();
+            assert!(value.starts_with(['"', '\'']) && line.lines().count() == 1, "{line}");
+        }
+        let line = yaml(json!({"on": "2023-W05 größe, x'y"}), ConfigFormat::Flat);
+        assert_eq!(line, "\"on\": 2023-W05 größe, x'y\n");
+    }
+
+    #[test]
+    fn options_go_below_for_chap_core() {
+        let config =
+            json!({"n_lags": 2, "prediction_periods": 3, "additional_continuous_covariates": []});
+        assert_eq!(
+            yaml(config, ConfigFormat::ChapCore),
+            "additional_continuous_covariates: []\nprediction_periods: 3\nuser_option_values:\n  n_lags: 2\n"
+        );
+    }
 }

@@ -94,7 +94,7 @@ pub struct Run {
 pub struct TrainInput {
     pub config: Map<String, Value>,
     pub data: Frame,
-    /// A GeoJSON feature collection.
+    /// A `GeoJSON` feature collection.
     pub geo: Option<Value>,
 }
 
@@ -104,7 +104,7 @@ pub struct PredictInput {
     pub config: Map<String, Value>,
     pub historic: Frame,
     pub future: Frame,
-    /// A GeoJSON feature collection.
+    /// A `GeoJSON` feature collection.
     pub geo: Option<Value>,
 }
 
@@ -228,3 +228,6 @@ pub(crate) async fn blocking<T: Send + 'static>(
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,11 @@
 //! One shell command in a process group of its own, with limits, that leaves nobody behind.
 
 use std::{
-    collections::BTreeMap, ffi::OsString, io, os::unix::process::ExitStatusExt, process::ExitStatus,
-    process::Stdio, time::Duration,
+    collections::BTreeMap, ffi::OsString, io, os::unix::process::ExitStatusExt,
+    process::ExitStatus, process::Stdio, time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpgid};
 use tokio::{
     process::{Child, Command},
     time::{sleep, timeout},
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Limits, RunError, ScriptOutput, Workspace,
     capture::{Capture, pump},
-    procfs::WORKSPACE_VARIABLE,
+    procfs::{WORKSPACE_VARIABLE, group_is_running},
 };
 
 /// How long a script has to clean up between `SIGTERM` and `SIGKILL`.
@@ -68,8 +68,16 @@ pub async fn run(
     let pumped = async {
         let pumps = async {
             tokio::join!(
-                async { if let Some(stdout) = stdout { pump(stdout, &mut out).await } },
-                async { if let Some(stderr) = stderr { pump(stderr, &mut err).await } },
+                async {
+                    if let Some(stdout) = stdout {
+                        pump(stdout, &mut out).await;
+                    }
+                },
+                async {
+                    if let Some(stderr) = stderr {
+                        pump(stderr, &mut err).await;
+                    }
+                },
             )
         };
         let patience = async {
@@ -79,6 +87,7 @@ pub async fn run(
         tokio::select! { _ = pumps => {}, () = patience => {} }
     };
     let (ending, ()) = tokio::join!(supervised, pumped);
+    group.reap().await;
 
     let ending = ending.map_err(RunError::io(format!("lost sight of the {stage} script")))?;
     let (Ending::Exited(status) | Ending::TimedOut(status, _) | Ending::Canceled(status)) = ending;
@@ -153,13 +162,25 @@ impl Group {
         let gone = async {
             let _ = self.child.wait().await;
             // The shell ends at once, while the program it started may still be saving its work.
-            while test_kill_process_group(self.id).is_ok() {
+            while group_is_running(self.id) {
                 sleep(Duration::from_millis(20)).await;
             }
         };
         let _ = timeout(GRACE, gone).await;
         let _ = kill_process_group(self.id, Signal::KILL);
         self.child.wait().await
+    }
+
+    /// Takes note of the dead in the group. Orphans become children of the first process in a
+    /// container; when that is us, nobody else does it. The leader is not among them any more.
+    async fn reap(&self) {
+        for _ in 0..100 {
+            match waitpgid(self.id, WaitOptions::NOHANG) {
+                Ok(Some(_)) => {}
+                Ok(None) => sleep(Duration::from_millis(5)).await,
+                Err(_) => return,
+            }
+        }
     }
 
     /// Called right after the leader ended: process ids are handed out in turn, so its own cannot
@@ -214,9 +235,8 @@ fn exit_code(status: ExitStatus) -> i32 {
 /// Which limit ended the script, if it can be told. A shell in between reports the signal of its
 /// child as 128 more. Memory cannot be told: allocations fail, and programs then do what they do.
 fn limit_hit(exit_code: i32, limits: &Limits) -> Option<String> {
-    let ended_by = |signal: Signal| {
-        exit_code == -signal.as_raw() || exit_code == 128 + signal.as_raw()
-    };
+    let ended_by =
+        |signal: Signal| exit_code == -signal.as_raw() || exit_code == 128 + signal.as_raw();
     match limits {
         Limits { cpu_time: Some(time), .. } if ended_by(Signal::XCPU) => {
             Some(format!("{} seconds of processor time", cpu_seconds(*time)))

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 
 /// Set for every script to the directory of its workspace, and inherited by what it starts.
 pub const WORKSPACE_VARIABLE: &str = "MODELYARD_WORKSPACE";
@@ -44,6 +44,23 @@ impl Identity {
         let Some(pid) = Pid::from_raw(self.pid).filter(|_| same) else { return false };
         kill_process_group(pid, Signal::KILL).is_ok()
     }
+}
+
+/// Whether anyone in the process group still does something. The dead stay in their group until
+/// their parent takes note, which in a container can be never.
+pub fn group_is_running(group: Pid) -> bool {
+    if test_kill_process_group(group).is_err() {
+        return false;
+    }
+    let Ok(processes) = fs_err::read_dir("/proc") else { return true };
+    processes.flatten().any(|entry| {
+        let stat = fs_err::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        let mut fields = fields.split_whitespace();
+        let state = fields.next();
+        let in_group = fields.nth(1).is_some_and(|id| id.parse() == Ok(group.as_raw_pid()));
+        in_group && !matches!(state, Some("Z" | "X"))
+    })
 }
 
 /// Kills every process that was started from this workspace, also one that left its process group,

@@ -1,10 +1,10 @@
 //! Command templates: `Rscript train.R {train_data} {model}`, with the braces of Python's
-//! `str.format`, the way chapkit and MLproject files have them.
+//! `str.format`, the way chapkit and `MLproject` files have them.
 
 use std::collections::BTreeMap;
 
 /// Every name a template may use, with the file of the workspace it stands for. Some files have
-/// two names, the one of chapkit and the one of MLproject files.
+/// two names, the one of chapkit and the one of `MLproject` files.
 ///
 /// `geo_file` alone is empty when the request came without geometry.
 pub const PLACEHOLDERS: [(&str, &str); 13] = [
@@ -49,10 +49,7 @@ pub enum TemplateError {
 impl Template {
     /// Reads a template. `parameters` adds names for more files of the workspace, or changes what
     /// a name stands for.
-    pub fn parse(
-        text: &str,
-        parameters: &BTreeMap<String, String>,
-    ) -> Result<Self, TemplateError> {
+    pub fn parse(text: &str, parameters: &BTreeMap<String, String>) -> Result<Self, TemplateError> {
         let mut files: BTreeMap<&str, &str> = PLACEHOLDERS.into();
         files.extend(parameters.iter().map(|(name, file)| (name.as_str(), file.as_str())));
 
@@ -119,12 +116,18 @@ mod tests {
             render("Rscript train.R {train_data} {model} '{model_config}' --geo={geo_file}"),
             "Rscript train.R data.csv model 'config.yml' --geo=",
         );
-        assert_eq!(render("p {historic_file} {future_data} > {out_file}"), "p historic.csv future.csv > predictions.csv");
+        assert_eq!(
+            render("p {historic_file} {future_data} > {out_file}"),
+            "p historic.csv future.csv > predictions.csv"
+        );
     }
 
     #[test]
     fn braces_written_twice_are_braces() {
-        assert_eq!(render("awk '{{print $1}}' {data_file} ${{HOME}}"), "awk '{print $1}' data.csv ${HOME}");
+        assert_eq!(
+            render("awk '{{print $1}}' {data_file} ${{HOME}}"),
+            "awk '{print $1}' data.csv ${HOME}"
+        );
     }
 
     #[test]
@@ -137,10 +140,17 @@ mod tests {
     #[test]
     fn a_wrong_template_says_what_is_wrong() {
         let error = Template::parse("x {trian_data}", &BTreeMap::new()).unwrap_err();
-        assert!(error.to_string().starts_with("unknown placeholder {trian_data}; known are config_file,"));
+        assert!(
+            error
+                .to_string()
+                .starts_with("unknown placeholder {trian_data}; known are config_file,")
+        );
         for (text, at) in [("x {", 2), ("x } y", 2), ("{{ } x", 3)] {
             let error = Template::parse(text, &BTreeMap::new()).unwrap_err();
-            assert!(matches!(error, TemplateError::Single { at: place, .. } if place == at), "{text}");
+            assert!(
+                matches!(error, TemplateError::Single { at: place, .. } if place == at),
+                "{text}"
+            );
         }
     }
 }

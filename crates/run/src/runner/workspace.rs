@@ -48,6 +48,7 @@ impl Workspace {
         let root = fs_err::canonicalize(root)?;
         let directory = tempfile::Builder::new()
             .prefix(&format!("{stage}-"))
+            .permissions(Permissions::from_mode(0o700))
             .tempdir_in(&root)
             .map_err(RunError::io(format!("cannot make a workspace in {}", root.display())))?;
         let lock = fs_err::File::create(directory.path().join("lock"))?;

@@ -1,0 +1,220 @@
+use serde::Deserialize;
+
+use super::*;
+
+#[derive(Deserialize)]
+struct Config {
+    #[serde(default)]
+    n_lags: usize,
+}
+
+async fn rows(_: Config, data: TrainData) -> Result<usize, ModelError> {
+    Ok(data.data.data.len())
+}
+
+async fn repeat(config: Config, rows: usize, data: PredictData) -> Result<Frame, ModelError> {
+    let mut predictions = data.future;
+    predictions.columns.push("sample_0".to_owned());
+    for row in &mut predictions.data {
+        row.push(json!(rows + config.n_lags));
+    }
+    Ok(predictions)
+}
+
+fn files(run: &Run) -> Vec<String> {
+    let entries = fs_err::read_dir(run.workspace.path()).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn two_functions_make_a_model() {
+    let runner = functions(rows, repeat);
+    let (_root, run) = place().run();
+    let geo = Some(json!({"type": "FeatureCollection", "features": []}));
+    runner.train(&run, train_input(json!({"n_lags": 1}), geo)).await.unwrap();
+    assert_eq!(files(&run), ["config.yml", "data.csv", "geo.json", "model.json"]);
+    let predicted = runner.predict(&run, predict_input(json!({"n_lags": 5}))).await.unwrap();
+    assert_eq!(predicted.predictions.data, [[json!("2023-03"), json!(7)]]);
+    let names = [
+        "config.yml",
+        "data.csv",
+        "future.csv",
+        "geo.json",
+        "historic.csv",
+        "model.json",
+        "predictions.csv",
+    ];
+    assert_eq!(files(&run), names);
+}
+
+#[tokio::test]
+async fn computing_does_not_hold_up_the_server() {
+    let busy = |_: Config, _: TrainData| async {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(300) {
+            std::hint::spin_loop();
+        }
+        Ok(1)
+    };
+    let runner = functions(busy, repeat);
+    let (_root, run) = place().run();
+    let ticks = async {
+        for _ in 0..10 {
+            sleep(Duration::from_millis(5)).await;
+        }
+        Instant::now()
+    };
+    let train = async {
+        runner.train(&run, train_input(json!({}), None)).await.unwrap();
+        Instant::now()
+    };
+    let (ticked, trained) = tokio::join!(ticks, train);
+    assert!(ticked < trained, "the timer had its turns while the function computed");
+}
+
+#[tokio::test]
+async fn a_canceled_function_is_not_waited_for() {
+    let (told, tell) = std::sync::mpsc::channel();
+    let stubborn = move |_: Config, data: TrainData| {
+        let told = told.clone();
+        async move {
+            let start = Instant::now();
+            while !data.cancel.is_cancelled() && start.elapsed() < Duration::from_secs(10) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            told.send(data.cancel.is_cancelled()).unwrap();
+            std::thread::sleep(Duration::from_millis(200));
+            Ok(1)
+        }
+    };
+    let runner = functions(stubborn, repeat);
+    let (_root, run) = place().run();
+    let cancel = run.cancel.clone();
+    let canceling = async {
+        sleep(Duration::from_millis(50)).await;
+        cancel.cancel();
+        Instant::now()
+    };
+    let (result, canceled) =
+        tokio::join!(runner.train(&run, train_input(json!({}), None)), canceling);
+    assert!(matches!(result, Err(RunError::Canceled)));
+    assert!(canceled.elapsed() < Duration::from_millis(150), "{:?}", canceled.elapsed());
+    assert_eq!(tell.recv(), Ok(true));
+}
+
+#[tokio::test]
+async fn a_dropped_run_tells_its_function() {
+    let (told, mut tell) = tokio::sync::mpsc::unbounded_channel();
+    let waiting = move |_: Config, data: TrainData| {
+        let told = told.clone();
+        async move {
+            told.send(data.cancel.clone()).unwrap();
+            std::future::pending::<Result<usize, ModelError>>().await
+        }
+    };
+    let runner = functions(waiting, repeat);
+    let (_root, run) = place().run();
+    let token = {
+        let training = runner.train(&run, train_input(json!({}), None));
+        tokio::select! {
+            _ = training => panic!("it waits for ever"),
+            token = tell.recv() => token.unwrap(),
+        }
+    };
+    assert!(timeout(Duration::from_secs(5), token.cancelled()).await.is_ok());
+}
+
+#[tokio::test]
+async fn errors_and_panics_keep_their_names() {
+    let failing = |config: Config, _: TrainData| async move {
+        match config.n_lags {
+            0 => Err(ModelError::of("ValueError", "no lags"))?,
+            1 => "x".parse::<f64>().map_err(ModelError::from),
+            2 => panic!("number {}", config.n_lags),
+            3 => Ok(serde_json::from_str::<f64>("x")?),
+            _ => Ok(f64::NAN),
+        }
+    };
+    let runner =
+        functions(failing, |_: Config, _: f64, data: PredictData| async { Ok(data.future) });
+    let mut errors = Vec::new();
+    for n_lags in 0..5 {
+        let (_root, run) = place().run();
+        let input = train_input(json!({"n_lags": n_lags}), None);
+        errors.push(runner.train(&run, input).await.unwrap_err().to_string());
+    }
+    assert_eq!(
+        errors,
+        [
+            "ValueError: no lags",
+            "ParseFloatError: invalid float literal",
+            "Panic: number 2",
+            "serde_json::Error: expected value at line 1 column 1",
+            "ValueError: model.json cannot be read back: invalid type: null, expected f64 at line 1 column 4",
+        ]
+    );
+    let (_root, run) = place().run();
+    let error = runner.train(&run, train_input(json!({"n_lags": "x"}), None)).await.unwrap_err();
+    assert!(error.to_string().starts_with("ValueError: the config does not fit the model: "));
+    let error = runner.predict(&run, predict_input(json!({}))).await.unwrap_err();
+    assert_eq!(error.to_string(), "FileNotFoundError: the training artifact has no model.json");
+}
+
+#[tokio::test]
+async fn functions_can_check_requests() {
+    let finding = |message: String| Diagnostic {
+        severity: Severity::Error,
+        code: "short".to_owned(),
+        message,
+        field: Some("data".to_owned()),
+    };
+    let runner = functions(rows, repeat).validate_train(move |_: Config, data| async move {
+        Ok(vec![finding(format!("{} rows", data.data.data.len()))])
+    });
+    let runner: Box<dyn Runner> = Box::new(runner);
+    let (_root, run) = place().run();
+    let found = runner.validate_train(&run, train_input(json!({}), None)).await.unwrap();
+    assert_eq!(
+        serde_json::to_string(&found).unwrap(),
+        r#"[{"severity":"error","code":"short","message":"2 rows","field":"data"}]"#
+    );
+    assert_eq!(runner.validate_predict(&run, predict_input(json!({}))).await.unwrap(), []);
+}
+
+struct Stateful {
+    ready: std::sync::atomic::AtomicBool,
+}
+
+impl Model for Stateful {
+    type Config = Value;
+    type Fitted = bool;
+
+    async fn on_init(&self) -> Result<(), ModelError> {
+        self.ready.store(true, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn train(&self, _: Value, _: TrainData) -> Result<bool, ModelError> {
+        Ok(self.ready.load(std::sync::atomic::Ordering::Relaxed))
+    }
+
+    async fn predict(&self, _: Value, ready: bool, data: PredictData) -> Result<Frame, ModelError> {
+        if ready { Ok(data.future) } else { Err(ModelError::new("not ready")) }
+    }
+}
+
+#[tokio::test]
+async fn a_type_can_have_a_life_of_its_own() {
+    let runner: Box<dyn Runner> = Box::new(ModelRunner::new(Stateful { ready: false.into() }));
+    let (_root, run) = place().run();
+    runner.train(&run, train_input(json!({}), None)).await.unwrap();
+    let error = runner.predict(&run, predict_input(json!({}))).await.unwrap_err();
+    assert_eq!(error.to_string(), "ModelError: not ready");
+    runner.on_init().await.unwrap();
+    runner.train(&run, train_input(json!({}), None)).await.unwrap();
+    runner.predict(&run, predict_input(json!({}))).await.unwrap();
+    runner.on_cleanup().await;
+}

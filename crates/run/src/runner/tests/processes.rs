@@ -1,0 +1,186 @@
+use super::*;
+
+async fn sh(place: &Place, command: &str, limits: &Limits) -> Result<ScriptOutput, RunError> {
+    sh_until(place, command, limits, &CancellationToken::new()).await
+}
+
+async fn sh_until(
+    place: &Place,
+    command: &str,
+    limits: &Limits,
+    cancel: &CancellationToken,
+) -> Result<ScriptOutput, RunError> {
+    let environment = BTreeMap::from([("GREETING".to_owned(), "it's \"me\"".to_owned())]);
+    let script = Script { stage: "train", command, environment: &environment, limits };
+    run(script, &place.workspace, cancel).await
+}
+
+#[tokio::test]
+async fn a_script_runs_in_its_workspace_with_its_environment() {
+    let place = place();
+    let command = r#"pwd; echo "$GREETING" >&2; echo '$1 \n "{}"'; echo "$0 $# $MODELYARD_WORKSPACE"; cat; exit 3"#;
+    let output = sh(&place, command, &Limits::default()).await.unwrap();
+    let directory = place.workspace.directory().display();
+    assert_eq!(output.exit_code, 3);
+    // The shell in use decides what `echo` makes of a backslash, so that is left to it.
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert_eq!(lines.first(), Some(&format!("{directory}/files").as_str()));
+    assert_eq!(lines.last(), Some(&format!("/bin/sh 0 {directory}").as_str()));
+    assert_eq!(output.stderr, "it's \"me\"\n");
+}
+
+#[tokio::test]
+async fn exit_codes_tell_signals_apart() {
+    let place = place();
+    for (command, code) in
+        [("exit 0", 0), ("exit 255", 255), ("kill -KILL $$", -9), ("nosuch", 127)]
+    {
+        let output = sh(&place, command, &Limits::default()).await.unwrap();
+        assert_eq!(output.exit_code, code, "{command}");
+    }
+}
+
+#[tokio::test]
+async fn a_canceled_script_takes_its_whole_group_along() {
+    let place = place();
+    let cancel = CancellationToken::new();
+    let command = "trap '' TERM; (sleep 60 & echo $! > child; wait) & echo $$ > leader; wait; wait";
+    let limits = Limits::default();
+    let canceling = async {
+        let leader = written(&place.workspace.path().join("leader")).await;
+        let child = written(&place.workspace.path().join("child")).await;
+        assert!(is_running(&leader) && is_running(&child));
+        cancel.cancel();
+        (leader, child, Instant::now())
+    };
+    let (result, (leader, child, start)) =
+        tokio::join!(sh_until(&place, command, &limits, &cancel), canceling);
+    assert!(matches!(result, Err(RunError::Canceled)));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(!is_running(&leader) && !is_running(&child));
+}
+
+#[tokio::test]
+async fn a_canceled_script_may_clean_up_first() {
+    let place = place();
+    let cancel = CancellationToken::new();
+    // The shell that waits ends at once; the program in it takes its time.
+    let command = "sh -c 'trap \"sleep 0.1; echo saved > saved; exit\" TERM; echo > ready; while :; do sleep 0.01; done' & wait";
+    let limits = Limits::default();
+    let canceling = async {
+        written(&place.workspace.path().join("ready")).await;
+        cancel.cancel();
+        Instant::now()
+    };
+    let (_, start) = tokio::join!(sh_until(&place, command, &limits, &cancel), canceling);
+    assert!(place.workspace.path().join("saved").exists());
+    assert!(start.elapsed() < Duration::from_secs(1), "no longer than needed");
+}
+
+#[tokio::test]
+async fn a_dropped_script_takes_its_whole_group_along() {
+    let place = place();
+    let limits = Limits::default();
+    let child = {
+        let script = sh(&place, "sleep 60 & echo $! > child; wait", &limits);
+        let file = place.workspace.path().join("child");
+        tokio::select! {
+            _ = script => panic!("it sleeps"),
+            child = written(&file) => child,
+        }
+    };
+    until("the end", || !is_running(&child)).await;
+}
+
+#[tokio::test]
+async fn what_a_script_leaves_in_the_background_does_not_outlive_it() {
+    let place = place();
+    let start = Instant::now();
+    let output = sh(&place, "sleep 60 & echo $!", &Limits::default()).await.unwrap();
+    assert_eq!(output.exit_code, 0);
+    assert!(start.elapsed() < Duration::from_secs(5), "the pipe is held, but not waited for");
+    until("the end", || !is_running(&output.stdout)).await;
+}
+
+#[tokio::test]
+async fn one_that_left_the_group_ends_with_the_workspace() {
+    let place = place();
+    let start = Instant::now();
+    let command =
+        "setsid sleep 60 & echo $!; while [ \"$(cut -d' ' -f5 /proc/$!/stat)\" = $$ ]; do :; done";
+    let output = sh(&place, command, &Limits::default()).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(5), "the pipe is held, but not waited for");
+    assert!(is_running(&output.stdout));
+    place.workspace.remove().await.unwrap();
+    until("the end", || !is_running(&output.stdout)).await;
+}
+
+#[tokio::test]
+async fn a_script_that_takes_too_long_is_stopped() {
+    let place = place();
+    let limits = Limits { wall_time: Some(Duration::from_millis(200)), ..Limits::default() };
+    let error = sh(&place, "echo begun; sleep 60", &limits).await.unwrap_err();
+    assert_eq!(error.to_string(), "train script was stopped after 0.2 seconds, its limit");
+    assert_eq!(error.output().unwrap().stdout, "begun\n");
+    assert_eq!(error.output().unwrap().exit_code, -15);
+}
+
+#[tokio::test]
+async fn a_flood_of_output_is_cut_in_the_middle() {
+    let place = place();
+    let limits = Limits { output_bytes: 1000, ..Limits::default() };
+    let command = "echo first; head -c 200000000 /dev/zero; echo last; echo fine >&2";
+    let output = sh(&place, command, &limits).await.unwrap();
+    assert!(output.stdout.starts_with("first\n") && output.stdout.ends_with("last\n"));
+    assert!(output.stdout.contains("[... 199999011 bytes left out ...]"));
+    assert!(output.stdout.len() < 1100);
+    assert_eq!(output.stderr, "fine\n");
+}
+
+#[tokio::test]
+async fn processor_time_is_limited() {
+    let place = place();
+    let limits = Limits { cpu_time: Some(Duration::from_millis(900)), ..Limits::default() };
+    let error = sh(&place, "while :; do :; done", &limits).await.unwrap_err();
+    assert_eq!(error.to_string(), "train went over its limit of 1 seconds of processor time");
+}
+
+#[tokio::test]
+async fn memory_is_limited() {
+    let place = place();
+    let limits = Limits { memory_bytes: Some(64 << 20), ..Limits::default() };
+    // `tail` has to hold its last line, which here never ends.
+    let command = "head -c 200000000 /dev/zero | tail -n 1 | wc -c";
+    let output = sh(&place, command, &limits).await.unwrap();
+    assert_ne!(output.stdout.trim(), "200000000");
+    assert!(output.stderr.contains("memory"), "{}", output.stderr);
+}
+
+#[tokio::test]
+async fn the_size_of_files_is_limited() {
+    let place = place();
+    let limits = Limits { file_bytes: Some(1024), ..Limits::default() };
+    let error = sh(&place, "head -c 5000 /dev/zero > large", &limits).await.unwrap_err();
+    assert_eq!(error.to_string(), "train went over its limit of 1024 bytes per file");
+    let size = fs_err::metadata(place.workspace.path().join("large")).unwrap().len();
+    assert_eq!(size, 1024);
+}
+
+#[tokio::test]
+async fn a_run_that_is_canceled_already_starts_nothing() {
+    let place = place();
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let result = sh_until(&place, "echo > begun", &Limits::default(), &cancel).await;
+    assert!(matches!(result, Err(RunError::Canceled)));
+    assert!(!place.workspace.path().join("begun").exists());
+}
+
+#[tokio::test]
+async fn in_a_container_the_dead_are_taken_note_of() {
+    // What the first process of a container is without being asked.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+    let place = place();
+    let output = sh(&place, "sleep 60 & sleep 0 & echo $!", &Limits::default()).await.unwrap();
+    assert!(!Path::new("/proc").join(output.stdout.trim()).exists());
+}

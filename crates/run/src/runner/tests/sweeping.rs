@@ -1,0 +1,114 @@
+use std::{os::unix::fs::PermissionsExt, process::Stdio};
+
+use tokio::process::{Child, Command};
+
+use super::*;
+
+fn sleeper(command: &str, workspace: &Path) -> Child {
+    Command::new("/bin/sh")
+        .args(["-c", command])
+        .env("MODELYARD_WORKSPACE", workspace)
+        .stdin(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+/// A workspace as a server that crashed leaves it.
+fn leftover(root: &Path, record: &str) -> std::path::PathBuf {
+    let directory = root.join("train-left");
+    fs_err::create_dir_all(directory.join("files/deep")).unwrap();
+    fs_err::write(directory.join("lock"), "").unwrap();
+    fs_err::write(directory.join("process"), record).unwrap();
+    directory
+}
+
+fn record(pid: u32) -> String {
+    let boot = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let stat = fs_err::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    format!("{} {stat}", boot.trim())
+}
+
+#[tokio::test]
+async fn the_next_start_ends_what_a_crash_left_running() {
+    let root = tempfile::tempdir().unwrap();
+    let mut leader = sleeper("sleep 60 & wait", Path::new("/elsewhere"));
+    let mut stray =
+        sleeper("exec sleep 60", &root.path().canonicalize().unwrap().join("train-left"));
+    let strays = format!("/proc/{}/environ", stray.id().unwrap());
+    until("exec", || {
+        fs_err::read(&strays).is_ok_and(|all| all.windows(10).any(|part| part == b"train-left"))
+    })
+    .await;
+    let directory = leftover(root.path(), &record(leader.id().unwrap()));
+
+    let swept = Workspace::sweep(root.path()).unwrap();
+
+    assert_eq!(swept, Swept { workspaces: 1, killed: 2 });
+    assert!(!directory.exists());
+    for child in [&mut leader, &mut stray] {
+        assert!(timeout(Duration::from_secs(5), child.wait()).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_only_got_the_same_number_is_left_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let mut innocent = sleeper("exec sleep 60", Path::new("/elsewhere"));
+    let record = record(innocent.id().unwrap());
+    let (front, back) = record.rsplit_once(") ").unwrap();
+    let mut fields: Vec<&str> = back.split(' ').collect();
+    fields[19] = "17";
+    let other_start = format!("{front}) {}", fields.join(" "));
+    let other_boot = record.replacen(|letter: char| letter.is_ascii_hexdigit(), "x", 1);
+    for stale in [other_start, other_boot] {
+        let directory = leftover(root.path(), &stale);
+        let swept = Workspace::sweep(root.path()).unwrap();
+        assert_eq!(swept, Swept { workspaces: 1, killed: 0 });
+        assert!(!directory.exists());
+    }
+    assert!(innocent.try_wait().unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_script_leaves_the_record_the_sweep_needs() {
+    let place = place();
+    let environment = BTreeMap::new();
+    let limits = Limits::default();
+    let command = "echo $$ > pid; exec sleep 60";
+    let script = Script { stage: "train", command, environment: &environment, limits: &limits };
+    let cancel = CancellationToken::new();
+    let checks = async {
+        let pid = written(&place.workspace.path().join("pid")).await;
+        let record = fs_err::read_to_string(place.workspace.process_file()).unwrap();
+        // What the server would find after a crash, except that the lock is gone then.
+        let leader = procfs::Identity::parse(&record).unwrap();
+        assert!(leader.kill_group());
+        until("the end", || !is_running(&pid)).await;
+    };
+    let (output, ()) = tokio::join!(run(script, &place.workspace, &cancel), checks);
+    assert_eq!(output.unwrap().exit_code, -9);
+}
+
+#[tokio::test]
+async fn the_workspace_of_a_living_server_is_not_swept() {
+    let place = place();
+    assert_eq!(Workspace::sweep(place.root.path()).unwrap(), Swept::default());
+    assert!(place.workspace.path().exists());
+    assert_eq!(Workspace::sweep(&place.root.path().join("none yet")).unwrap(), Swept::default());
+}
+
+#[tokio::test]
+async fn a_workspace_is_for_its_owner_and_goes_away() {
+    let place = place();
+    let directory = place.workspace.directory().to_owned();
+    let mode = fs_err::metadata(&directory).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    let stubborn = place.workspace.path().join("a/b");
+    fs_err::create_dir_all(&stubborn).unwrap();
+    fs_err::write(stubborn.join("file"), "x").unwrap();
+    fs_err::set_permissions(&stubborn, std::fs::Permissions::from_mode(0o500)).unwrap();
+    drop(place.workspace);
+    until("the end", || !directory.exists()).await;
+}
