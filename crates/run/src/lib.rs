@@ -1,4 +1,5 @@
 //! What a service runs and what it runs on: configurations, frames, artifacts, and the runners.
 
+pub mod config;
 pub mod frame;
 pub mod runner;

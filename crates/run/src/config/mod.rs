@@ -1,0 +1,3 @@
+//! The configs of a service.
+
+pub mod schema;

@@ -1,0 +1,59 @@
+//! What the columns of a frame hold: known from the contract, or seen from the values.
+
+use serde_json::Value;
+
+use super::{FieldType, Frame, FrameField, FrameSchema};
+
+/// Columns that mean the same in every service.
+const CANONICAL: [(&str, FieldType); 6] = [
+    ("time_period", FieldType::String),
+    ("location", FieldType::String),
+    ("disease_cases", FieldType::Number),
+    ("population", FieldType::Integer),
+    ("rainfall", FieldType::Number),
+    ("mean_temperature", FieldType::Number),
+];
+
+impl Frame {
+    /// Says what the columns hold: canonical columns and `required_covariates` have their types by
+    /// agreement, the others by their values.
+    pub fn infer_schema(&self, required_covariates: &[String]) -> FrameSchema {
+        let field = |(index, name): (usize, &String)| {
+            let kind = canonical(name)
+                .or_else(|| required_covariates.contains(name).then_some(FieldType::Number))
+                .unwrap_or_else(|| self.infer_column(index));
+            FrameField { name: name.clone(), kind, title: None, description: None }
+        };
+        FrameSchema { fields: self.columns.iter().enumerate().map(field).collect() }
+    }
+
+    fn infer_column(&self, index: usize) -> FieldType {
+        let values = self.data.iter().filter_map(|row| row.get(index));
+        let kinds = values.filter_map(type_of);
+        kinds.reduce(common).unwrap_or(FieldType::Any)
+    }
+}
+
+fn canonical(name: &str) -> Option<FieldType> {
+    CANONICAL.iter().find(|(column, _)| *column == name).map(|(_, kind)| *kind)
+}
+
+fn type_of(value: &Value) -> Option<FieldType> {
+    match value {
+        Value::Null => None,
+        Value::Bool(_) => Some(FieldType::Boolean),
+        Value::Number(number) if number.is_f64() => Some(FieldType::Number),
+        Value::Number(_) => Some(FieldType::Integer),
+        Value::String(_) => Some(FieldType::String),
+        Value::Array(_) | Value::Object(_) => Some(FieldType::Any),
+    }
+}
+
+fn common(one: FieldType, other: FieldType) -> FieldType {
+    use FieldType::{Any, Integer, Number};
+    match (one, other) {
+        (one, other) if one == other => one,
+        (Integer, Number) | (Number, Integer) => Number,
+        _ => Any,
+    }
+}
