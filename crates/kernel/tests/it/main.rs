@@ -1,0 +1,3 @@
+//! The data layer and the blobs, on both databases.
+
+mod values;
