@@ -9,7 +9,7 @@ use std::{
 use super::RunError;
 
 /// What a run does not need, by name, wherever it is in the project. `*` only at the beginning.
-const EXCLUDED: [&str; 32] = [
+const EXCLUDED: [&str; 33] = [
     ".venv",
     "venv",
     "__pycache__",
@@ -40,6 +40,7 @@ const EXCLUDED: [&str; 32] = [
     "*.sqlite3",
     "*.sqlite3-wal",
     "*.sqlite3-shm",
+    "*.sqlite3-journal",
     // Ours: the data directory of the service, and what a Rust project builds.
     ".modelyard",
     "target",

@@ -44,7 +44,16 @@ pub fn write_predict(
 }
 
 pub fn write_frame(directory: &Path, name: &str, frame: &Frame) -> Result<(), RunError> {
-    Ok(fs_err::write(directory.join(name), frame.to_csv())?)
+    put(&directory.join(name), &frame.to_csv())
+}
+
+/// The project may have a file of that name, which may be a link or not for us to write to. Only
+/// the copy of it goes.
+fn put(file: &Path, content: &[u8]) -> Result<(), RunError> {
+    match fs_err::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error)?,
+        _ => Ok(fs_err::write(file, content)?),
+    }
 }
 
 fn write_config(
@@ -52,13 +61,13 @@ fn write_config(
     config: &Map<String, Value>,
     format: ConfigFormat,
 ) -> Result<(), RunError> {
-    Ok(fs_err::write(directory.join("config.yml"), config_yaml(config, format)?)?)
+    put(&directory.join("config.yml"), config_yaml(config, format)?.as_bytes())
 }
 
 fn write_geo(directory: &Path, geo: Option<&Value>) -> Result<(), RunError> {
     let Some(geo) = geo else { return Ok(()) };
     let text = serde_json::to_vec_pretty(geo).map_err(io::Error::from)?;
-    Ok(fs_err::write(directory.join("geo.json"), text)?)
+    put(&directory.join("geo.json"), &text)
 }
 
 /// Block style with sorted keys, every string written so that it reads back as a string, also by

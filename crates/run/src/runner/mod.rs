@@ -22,6 +22,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 pub use self::{
     archive::Archive,
@@ -31,7 +32,7 @@ pub use self::{
     },
     inputs::ConfigFormat,
     limits::{ArchiveLimits, Limits},
-    process::is_withheld,
+    process::{Script, is_withheld, run_script},
     shell::{ShellRunner, ShellSpec},
     template::{PLACEHOLDERS, Template, TemplateError},
     workspace::{Swept, Workspace},
@@ -141,7 +142,7 @@ pub struct Predicted {
 }
 
 /// One finding of a validation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Diagnostic {
     pub severity: Severity,
     /// A stable name for programs, like `data_empty`.
@@ -153,7 +154,7 @@ pub struct Diagnostic {
 }
 
 /// Only an error makes a request invalid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     Error,
@@ -181,15 +182,15 @@ pub enum RunError {
     #[error("the archive is not usable: {0}")]
     Archive(String),
     /// The machine failed, not the model.
-    #[error("{doing}")]
-    Io { doing: String, source: io::Error },
+    #[error("{doing}: {cause}")]
+    Io { doing: String, cause: io::Error },
 }
 
 impl RunError {
     /// For `map_err`: what was being done when the error came.
     pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let doing = doing.into();
-        move |source| RunError::Io { doing, source }
+        move |cause| RunError::Io { doing, cause }
     }
 
     pub(crate) fn model(kind: &str, message: impl Into<String>) -> Self {
@@ -210,9 +211,9 @@ impl RunError {
 }
 
 impl From<io::Error> for RunError {
-    /// For errors that name their file already.
-    fn from(source: io::Error) -> Self {
-        RunError::Io { doing: source.to_string(), source }
+    /// For errors that name their file themselves.
+    fn from(cause: io::Error) -> Self {
+        RunError::Io { doing: "the files of a run are not usable".to_owned(), cause }
     }
 }
 
@@ -224,7 +225,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(error) => Err(RunError::Io {
             doing: "file work was interrupted".to_owned(),
-            source: io::Error::other(error),
+            cause: io::Error::other(error),
         }),
     }
 }

@@ -1,8 +1,13 @@
 //! One shell command in a process group of its own, with limits, that leaves nobody behind.
 
 use std::{
-    collections::BTreeMap, ffi::OsString, io, os::unix::process::ExitStatusExt,
-    process::ExitStatus, process::Stdio, time::Duration,
+    collections::BTreeMap,
+    ffi::OsString,
+    io,
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpgid};
@@ -13,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Limits, RunError, ScriptOutput, Workspace,
+    Limits, Run, RunError, ScriptOutput, Workspace,
     capture::{Capture, pump},
     procfs::{WORKSPACE_VARIABLE, group_is_running},
 };
@@ -28,27 +33,27 @@ const DRAIN: Duration = Duration::from_millis(200);
 /// tells what happened, at the second `SIGKILL`, which it cannot ignore.
 const CPU_SLACK_SECONDS: u64 = 5;
 
-/// A command of the project, as it goes to `/bin/sh -c`.
+/// A command, as it goes to `/bin/sh -c`.
 #[derive(Clone, Copy, Debug)]
 pub struct Script<'a> {
     /// For messages: `train`, `predict`, `validate`.
     pub stage: &'static str,
     pub command: &'a str,
+    /// Where it runs: mostly, but not necessarily, in the workspace.
+    pub directory: &'a Path,
     /// Set over what is inherited from the server.
     pub environment: &'a BTreeMap<String, String>,
     pub limits: &'a Limits,
 }
 
-/// Runs the script in the workspace, to its end or to one of its limits. Any exit code is `Ok`.
+/// Runs a script to its end or to one of its limits. Any exit code is `Ok`. The workspace keeps the
+/// record by which a crash is cleaned up, so it can hold one script at a time.
 ///
-/// When the leader has ended, all of its process group has. When `cancel` is triggered the group
+/// When the leader has ended, all of its process group has. When the run is canceled the group
 /// gets `SIGTERM` and after a grace `SIGKILL`, all in less than two seconds; when the future is
 /// dropped it gets `SIGKILL` at once.
-pub async fn run(
-    script: Script<'_>,
-    workspace: &Workspace,
-    cancel: &CancellationToken,
-) -> Result<ScriptOutput, RunError> {
+pub async fn run_script(script: Script<'_>, run: &Run) -> Result<ScriptOutput, RunError> {
+    let Run { workspace, cancel } = run;
     let Script { stage, limits, .. } = script;
     if cancel.is_cancelled() {
         return Err(RunError::Canceled);
@@ -124,7 +129,7 @@ impl Group {
             .arg("/bin/sh")
             .arg(script.command)
             .arg(workspace.process_file())
-            .current_dir(workspace.path())
+            .current_dir(script.directory)
             .env_clear()
             .envs(inherited(std::env::vars_os()))
             .envs(script.environment)

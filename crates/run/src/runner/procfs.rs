@@ -68,16 +68,22 @@ pub fn group_is_running(group: Pid) -> bool {
 pub fn kill_marked(workspace: &Path) -> usize {
     let mark = [WORKSPACE_VARIABLE.as_bytes(), b"=", workspace.as_os_str().as_encoded_bytes()];
     let mark = mark.concat();
-    let mut killed = 0;
-    // One that forks while we look can have a child we did not see, so look until there is none.
-    for _ in 0..3 {
-        let found = marked(&mark);
+    let mut killed: Vec<Pid> = Vec::new();
+    // One that forks while we look can have a child we did not see, so look until there is no new
+    // one. Those already killed may take a moment to go, and one that forks for ever is not ours
+    // to win against.
+    for _ in 0..20 {
+        let mut found = marked(&mark);
+        found.retain(|pid| !killed.contains(pid));
         if found.is_empty() {
             break;
         }
-        killed += found.iter().filter(|pid| kill_process(**pid, Signal::KILL).is_ok()).count();
+        for pid in found {
+            let _ = kill_process(pid, Signal::KILL);
+            killed.push(pid);
+        }
     }
-    killed
+    killed.len()
 }
 
 fn marked(mark: &[u8]) -> Vec<Pid> {

@@ -34,7 +34,7 @@ use async_trait::async_trait;
 use super::{
     ConfigFormat, Diagnostic, Limits, PredictInput, Predicted, Run, RunError, Runner, ScriptOutput,
     Template, TemplateError, TrainInput, Trained, blocking, inputs,
-    process::{self, Script},
+    process::{Script, run_script},
 };
 use crate::frame::Frame;
 
@@ -120,8 +120,9 @@ impl ShellRunner {
         command: &str,
     ) -> Result<ScriptOutput, RunError> {
         let ShellSpec { environment, limits, .. } = &self.spec;
-        let script = Script { stage, command, environment, limits };
-        let output = process::run(script, &run.workspace, &run.cancel).await?;
+        let directory = run.workspace.path();
+        let output =
+            run_script(Script { stage, command, directory, environment, limits }, run).await?;
         match output.exit_code {
             0 => Ok(output),
             _ => Err(RunError::Script { stage, output }),

@@ -10,10 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    process::{Script, run},
-    *,
-};
+use super::*;
 
 mod functions;
 mod processes;
@@ -22,20 +19,19 @@ mod sweeping;
 
 /// A workspace under a directory that goes away with the test.
 struct Place {
+    run: Run,
     root: tempfile::TempDir,
-    workspace: Workspace,
 }
 
 fn place() -> Place {
     let root = tempfile::tempdir().unwrap();
     let workspace = Workspace::create(root.path(), "test").unwrap();
-    Place { root, workspace }
+    Place { run: Run { workspace, cancel: CancellationToken::new() }, root }
 }
 
 impl Place {
-    /// Leaves the directory to the caller, who holds `root`.
-    fn run(self) -> (tempfile::TempDir, Run) {
-        (self.root, Run { workspace: self.workspace, cancel: CancellationToken::new() })
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.run.workspace.path().join(name)
     }
 }
 

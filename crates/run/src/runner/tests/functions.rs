@@ -32,7 +32,7 @@ fn files(run: &Run) -> Vec<String> {
 #[tokio::test]
 async fn two_functions_make_a_model() {
     let runner = functions(rows, repeat);
-    let (_root, run) = place().run();
+    let Place { run, root: _root } = place();
     let geo = Some(json!({"type": "FeatureCollection", "features": []}));
     runner.train(&run, train_input(json!({"n_lags": 1}), geo)).await.unwrap();
     assert_eq!(files(&run), ["config.yml", "data.csv", "geo.json", "model.json"]);
@@ -60,7 +60,7 @@ async fn computing_does_not_hold_up_the_server() {
         Ok(1)
     };
     let runner = functions(busy, repeat);
-    let (_root, run) = place().run();
+    let Place { run, root: _root } = place();
     let ticks = async {
         for _ in 0..10 {
             sleep(Duration::from_millis(5)).await;
@@ -91,7 +91,7 @@ async fn a_canceled_function_is_not_waited_for() {
         }
     };
     let runner = functions(stubborn, repeat);
-    let (_root, run) = place().run();
+    let Place { run, root: _root } = place();
     let cancel = run.cancel.clone();
     let canceling = async {
         sleep(Duration::from_millis(50)).await;
@@ -116,7 +116,7 @@ async fn a_dropped_run_tells_its_function() {
         }
     };
     let runner = functions(waiting, repeat);
-    let (_root, run) = place().run();
+    let Place { run, root: _root } = place();
     let token = {
         let training = runner.train(&run, train_input(json!({}), None));
         tokio::select! {
@@ -142,7 +142,7 @@ async fn errors_and_panics_keep_their_names() {
         functions(failing, |_: Config, _: f64, data: PredictData| async { Ok(data.future) });
     let mut errors = Vec::new();
     for n_lags in 0..5 {
-        let (_root, run) = place().run();
+        let Place { run, root: _root } = place();
         let input = train_input(json!({"n_lags": n_lags}), None);
         errors.push(runner.train(&run, input).await.unwrap_err().to_string());
     }
@@ -156,7 +156,7 @@ async fn errors_and_panics_keep_their_names() {
             "ValueError: model.json cannot be read back: invalid type: null, expected f64 at line 1 column 4",
         ]
     );
-    let (_root, run) = place().run();
+    let Place { run, root: _root } = place();
     let error = runner.train(&run, train_input(json!({"n_lags": "x"}), None)).await.unwrap_err();
     assert!(error.to_string().starts_with("ValueError: the config does not fit the model: "));
     let error = runner.predict(&run, predict_input(json!({}))).await.unwrap_err();
@@ -175,7 +175,7 @@ async fn functions_can_check_requests() {
         Ok(vec![finding(format!("{} rows", data.data.data.len()))])
     });
     let runner: Box<dyn Runner> = Box::new(runner);
-    let (_root, run) = place().run();
+    let Place { run, root: _root } = place();
     let found = runner.validate_train(&run, train_input(json!({}), None)).await.unwrap();
     assert_eq!(
         serde_json::to_string(&found).unwrap(),
@@ -209,7 +209,7 @@ impl Model for Stateful {
 #[tokio::test]
 async fn a_type_can_have_a_life_of_its_own() {
     let runner: Box<dyn Runner> = Box::new(ModelRunner::new(Stateful { ready: false.into() }));
-    let (_root, run) = place().run();
+    let Place { run, root: _root } = place();
     runner.train(&run, train_input(json!({}), None)).await.unwrap();
     let error = runner.predict(&run, predict_input(json!({}))).await.unwrap_err();
     assert_eq!(error.to_string(), "ModelError: not ready");

@@ -1,18 +1,10 @@
 use super::*;
 
 async fn sh(place: &Place, command: &str, limits: &Limits) -> Result<ScriptOutput, RunError> {
-    sh_until(place, command, limits, &CancellationToken::new()).await
-}
-
-async fn sh_until(
-    place: &Place,
-    command: &str,
-    limits: &Limits,
-    cancel: &CancellationToken,
-) -> Result<ScriptOutput, RunError> {
     let environment = BTreeMap::from([("GREETING".to_owned(), "it's \"me\"".to_owned())]);
-    let script = Script { stage: "train", command, environment: &environment, limits };
-    run(script, &place.workspace, cancel).await
+    let directory = place.run.workspace.path();
+    let script = Script { stage: "train", command, directory, environment: &environment, limits };
+    run_script(script, &place.run).await
 }
 
 #[tokio::test]
@@ -20,7 +12,7 @@ async fn a_script_runs_in_its_workspace_with_its_environment() {
     let place = place();
     let command = r#"pwd; echo "$GREETING" >&2; echo '$1 \n "{}"'; echo "$0 $# $MODELYARD_WORKSPACE"; cat; exit 3"#;
     let output = sh(&place, command, &Limits::default()).await.unwrap();
-    let directory = place.workspace.directory().display();
+    let directory = place.run.workspace.directory().display();
     assert_eq!(output.exit_code, 3);
     // The shell in use decides what `echo` makes of a backslash, so that is left to it.
     let lines: Vec<&str> = output.stdout.lines().collect();
@@ -43,18 +35,16 @@ async fn exit_codes_tell_signals_apart() {
 #[tokio::test]
 async fn a_canceled_script_takes_its_whole_group_along() {
     let place = place();
-    let cancel = CancellationToken::new();
     let command = "trap '' TERM; (sleep 60 & echo $! > child; wait) & echo $$ > leader; wait; wait";
     let limits = Limits::default();
     let canceling = async {
-        let leader = written(&place.workspace.path().join("leader")).await;
-        let child = written(&place.workspace.path().join("child")).await;
+        let leader = written(&place.file("leader")).await;
+        let child = written(&place.file("child")).await;
         assert!(is_running(&leader) && is_running(&child));
-        cancel.cancel();
+        place.run.cancel.cancel();
         (leader, child, Instant::now())
     };
-    let (result, (leader, child, start)) =
-        tokio::join!(sh_until(&place, command, &limits, &cancel), canceling);
+    let (result, (leader, child, start)) = tokio::join!(sh(&place, command, &limits), canceling);
     assert!(matches!(result, Err(RunError::Canceled)));
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     assert!(!is_running(&leader) && !is_running(&child));
@@ -63,17 +53,16 @@ async fn a_canceled_script_takes_its_whole_group_along() {
 #[tokio::test]
 async fn a_canceled_script_may_clean_up_first() {
     let place = place();
-    let cancel = CancellationToken::new();
     // The shell that waits ends at once; the program in it takes its time.
     let command = "sh -c 'trap \"sleep 0.1; echo saved > saved; exit\" TERM; echo > ready; while :; do sleep 0.01; done' & wait";
     let limits = Limits::default();
     let canceling = async {
-        written(&place.workspace.path().join("ready")).await;
-        cancel.cancel();
+        written(&place.file("ready")).await;
+        place.run.cancel.cancel();
         Instant::now()
     };
-    let (_, start) = tokio::join!(sh_until(&place, command, &limits, &cancel), canceling);
-    assert!(place.workspace.path().join("saved").exists());
+    let (_, start) = tokio::join!(sh(&place, command, &limits), canceling);
+    assert!(place.file("saved").exists());
     assert!(start.elapsed() < Duration::from_secs(1), "no longer than needed");
 }
 
@@ -83,7 +72,7 @@ async fn a_dropped_script_takes_its_whole_group_along() {
     let limits = Limits::default();
     let child = {
         let script = sh(&place, "sleep 60 & echo $! > child; wait", &limits);
-        let file = place.workspace.path().join("child");
+        let file = place.file("child");
         tokio::select! {
             _ = script => panic!("it sleeps"),
             child = written(&file) => child,
@@ -111,7 +100,7 @@ async fn one_that_left_the_group_ends_with_the_workspace() {
     let output = sh(&place, command, &Limits::default()).await.unwrap();
     assert!(start.elapsed() < Duration::from_secs(5), "the pipe is held, but not waited for");
     assert!(is_running(&output.stdout));
-    place.workspace.remove().await.unwrap();
+    place.run.workspace.remove().await.unwrap();
     until("the end", || !is_running(&output.stdout)).await;
 }
 
@@ -162,20 +151,27 @@ async fn the_size_of_files_is_limited() {
     let limits = Limits { file_bytes: Some(1024), ..Limits::default() };
     let error = sh(&place, "head -c 5000 /dev/zero > large", &limits).await.unwrap_err();
     assert_eq!(error.to_string(), "train went over its limit of 1024 bytes per file");
-    let size = fs_err::metadata(place.workspace.path().join("large")).unwrap().len();
+    let size = fs_err::metadata(place.file("large")).unwrap().len();
     assert_eq!(size, 1024);
 }
 
 #[tokio::test]
 async fn a_run_that_is_canceled_already_starts_nothing() {
     let place = place();
-    let cancel = CancellationToken::new();
-    cancel.cancel();
-    let result = sh_until(&place, "echo > begun", &Limits::default(), &cancel).await;
+    place.run.cancel.cancel();
+    let result = sh(&place, "echo > begun", &Limits::default()).await;
     assert!(matches!(result, Err(RunError::Canceled)));
-    assert!(!place.workspace.path().join("begun").exists());
+    assert!(!place.file("begun").exists());
 }
 
+#[tokio::test]
+async fn a_script_does_not_hold_the_lock_of_its_workspace() {
+    let place = place();
+    let output = sh(&place, "ls -l /proc/$$/fd; true", &Limits::default()).await.unwrap();
+    assert!(output.stdout.contains("/dev/null") && !output.stdout.contains("lock"));
+}
+
+#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn in_a_container_the_dead_are_taken_note_of() {
     // What the first process of a container is without being asked.

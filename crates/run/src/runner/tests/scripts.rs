@@ -25,7 +25,7 @@ const PREDICT: &str = "sh predict.sh {historic_file} {future_file} {output_file}
 async fn a_project_trains_and_predicts() {
     let (_project, spec) = project(TRAIN, PREDICT);
     let runner = ShellRunner::new(spec).unwrap();
-    let (root, run) = place().run();
+    let Place { run, root } = place();
     let geo = Some(json!({"type": "FeatureCollection", "features": []}));
     let trained = runner.train(&run, train_input(json!({"b": 1, "a": "x"}), geo)).await.unwrap();
     let output = trained.script.unwrap();
@@ -53,7 +53,7 @@ async fn a_project_trains_and_predicts() {
 async fn a_script_that_fails_leaves_its_workspace() {
     let (_project, spec) = project("echo half > model; echo 'it broke' >&2; exit 4", "exit 5");
     let runner = ShellRunner::new(spec).unwrap();
-    let (_root, run) = place().run();
+    let Place { run, root: _root } = place();
     let error = runner.train(&run, train_input(json!({}), None)).await.unwrap_err();
     assert_eq!(error.to_string(), "train script failed with exit code 4");
     assert_eq!(error.output().unwrap().stderr_tail().as_deref(), Some("it broke"));
@@ -66,7 +66,7 @@ async fn a_script_that_fails_leaves_its_workspace() {
 async fn predictions_that_were_lying_around_are_not_an_answer() {
     let (_project, spec) = project(TRAIN, "true");
     let runner = ShellRunner::new(spec).unwrap();
-    let (_root, run) = place().run();
+    let Place { run, root: _root } = place();
     runner.train(&run, train_input(json!({}), None)).await.unwrap();
     assert!(run.workspace.path().join("predictions.csv").exists());
     let error = runner.predict(&run, predict_input(json!({}))).await.unwrap_err();
@@ -91,16 +91,16 @@ async fn a_validate_command_reports_its_findings() {
         message: message.to_owned(),
         field: None,
     };
-    let (_root, run) = place().run();
+    let Place { run, root: _root } = place();
     let found = runner.validate_train(&run, train_input(json!({}), None)).await.unwrap();
     assert_eq!(found, [finding("train data.csv")]);
-    let (_root, run) = place().run();
+    let Place { run, root: _root } = place();
     let found = runner.validate_predict(&run, predict_input(json!({}))).await.unwrap();
     assert_eq!(found, [finding("predict future.csv")]);
 
     spec.validate = Some("true".to_owned());
     let runner = ShellRunner::new(spec.clone()).unwrap();
-    let (_root, run) = place().run();
+    let Place { run, root: _root } = place();
     assert_eq!(runner.validate_predict(&run, predict_input(json!({}))).await.unwrap(), []);
     spec.validate = Some("echo all is well".to_owned());
     let runner = ShellRunner::new(spec).unwrap();

@@ -77,17 +77,18 @@ async fn a_script_leaves_the_record_the_sweep_needs() {
     let environment = BTreeMap::new();
     let limits = Limits::default();
     let command = "echo $$ > pid; exec sleep 60";
-    let script = Script { stage: "train", command, environment: &environment, limits: &limits };
-    let cancel = CancellationToken::new();
+    let directory = place.root.path();
+    let script =
+        Script { stage: "task", command, directory, environment: &environment, limits: &limits };
     let checks = async {
-        let pid = written(&place.workspace.path().join("pid")).await;
-        let record = fs_err::read_to_string(place.workspace.process_file()).unwrap();
+        let pid = written(&place.root.path().join("pid")).await;
+        let record = fs_err::read_to_string(place.run.workspace.process_file()).unwrap();
         // What the server would find after a crash, except that the lock is gone then.
         let leader = procfs::Identity::parse(&record).unwrap();
         assert!(leader.kill_group());
         until("the end", || !is_running(&pid)).await;
     };
-    let (output, ()) = tokio::join!(run(script, &place.workspace, &cancel), checks);
+    let (output, ()) = tokio::join!(run_script(script, &place.run), checks);
     assert_eq!(output.unwrap().exit_code, -9);
 }
 
@@ -95,20 +96,20 @@ async fn a_script_leaves_the_record_the_sweep_needs() {
 async fn the_workspace_of_a_living_server_is_not_swept() {
     let place = place();
     assert_eq!(Workspace::sweep(place.root.path()).unwrap(), Swept::default());
-    assert!(place.workspace.path().exists());
+    assert!(place.run.workspace.path().exists());
     assert_eq!(Workspace::sweep(&place.root.path().join("none yet")).unwrap(), Swept::default());
 }
 
 #[tokio::test]
 async fn a_workspace_is_for_its_owner_and_goes_away() {
     let place = place();
-    let directory = place.workspace.directory().to_owned();
+    let directory = place.run.workspace.directory().to_owned();
     let mode = fs_err::metadata(&directory).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
-    let stubborn = place.workspace.path().join("a/b");
+    let stubborn = place.run.workspace.path().join("a/b");
     fs_err::create_dir_all(&stubborn).unwrap();
     fs_err::write(stubborn.join("file"), "x").unwrap();
     fs_err::set_permissions(&stubborn, std::fs::Permissions::from_mode(0o500)).unwrap();
-    drop(place.workspace);
+    drop(place.run);
     until("the end", || !directory.exists()).await;
 }
