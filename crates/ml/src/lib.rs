@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Models as services: what a model says about itself, and the projects that models come from.
+
+pub mod info;
+pub mod project;
+pub mod sample;
