@@ -157,7 +157,10 @@ impl Group {
             () = cancel.cancelled() => Ending::Canceled(self.stop().await?),
             () = sleep(limit) => Ending::TimedOut(self.stop().await?, limit),
         };
-        self.kill();
+        match ending {
+            Ending::Exited(_) => self.kill(),
+            Ending::TimedOut(..) | Ending::Canceled(_) => self.over = true,
+        }
         Ok(ending)
     }
 
@@ -171,8 +174,9 @@ impl Group {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        let _ = timeout(GRACE, gone).await;
-        let _ = kill_process_group(self.id, Signal::KILL);
+        if timeout(GRACE, gone).await.is_err() {
+            let _ = kill_process_group(self.id, Signal::KILL);
+        }
         self.child.wait().await
     }
 

@@ -93,6 +93,39 @@ async fn a_script_leaves_the_record_the_sweep_needs() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_killed_leaves_its_scripts_to_the_next_one() {
+    const ROOT: &str = "ROOT_OF_THE_SERVER_TO_KILL";
+    let name =
+        "runner::tests::sweeping::a_server_that_is_killed_leaves_its_scripts_to_the_next_one";
+    if let Some(root) = std::env::var_os(ROOT) {
+        // The process below comes here: this is the server that gets killed.
+        let workspace = Workspace::create(Path::new(&root), "train").unwrap();
+        let run = Run { workspace, cancel: CancellationToken::new() };
+        let (environment, limits) = (BTreeMap::new(), Limits::default());
+        let command = "sleep 60 & setsid sleep 60 & echo $$ $! > pids; wait";
+        let (environment, limits, directory) = (&environment, &limits, Path::new(&root));
+        run_script(Script { stage: "train", command, directory, environment, limits }, &run)
+            .await
+            .unwrap();
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let mut server = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(ROOT, root.path())
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let pids = written(&root.path().join("pids")).await;
+    assert_eq!(Workspace::sweep(root.path()).unwrap(), Swept::default(), "it lives");
+    server.kill().await.unwrap();
+    assert!(pids.split_whitespace().all(is_running));
+    assert_eq!(Workspace::sweep(root.path()).unwrap().workspaces, 1);
+    until("the end", || !pids.split_whitespace().any(is_running)).await;
+}
+
+#[tokio::test]
 async fn the_workspace_of_a_living_server_is_not_swept() {
     let place = place();
     assert_eq!(Workspace::sweep(place.root.path()).unwrap(), Swept::default());
