@@ -11,7 +11,8 @@ use super::InfoError;
 /// The longest address that chapkit's clients accept, in characters.
 const MAX_URL: usize = 2083;
 
-/// An `http` or `https` address in its normal form: `https://example.com` becomes `https://example.com/`.
+/// An `http` or `https` address in its normal form: `https://example.com` becomes
+/// `https://example.com/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUrl(Url);
 
@@ -28,7 +29,9 @@ impl FromStr for HttpUrl {
         let url = Url::parse(text.trim()).ok();
         match url {
             // The parser gives every http address a host, so the scheme decides.
-            Some(url) if matches!(url.scheme(), "http" | "https") && url.as_str().len() <= MAX_URL => {
+            Some(url)
+                if matches!(url.scheme(), "http" | "https") && url.as_str().len() <= MAX_URL =>
+            {
                 Ok(HttpUrl(url))
             }
             _ => Err(InfoError::Url(text.to_owned())),
@@ -90,8 +93,7 @@ fn is_domain(domain: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    let named_top = domain
-        .rsplit_once('.')
-        .is_some_and(|(_, top)| top.chars().any(char::is_alphabetic));
+    let named_top =
+        domain.rsplit_once('.').is_some_and(|(_, top)| top.chars().any(char::is_alphabetic));
     named_top && domain.split('.').all(label)
 }

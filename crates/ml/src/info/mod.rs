@@ -1,4 +1,5 @@
-//! What a service says about itself: the body of `GET /api/v1/info`, which orchestrators read before anything else.
+//! What a service says about itself: the body of `GET /api/v1/info`, which orchestrators read
+//! before anything else.
 
 pub mod contact;
 pub mod model;

@@ -1,5 +1,7 @@
-//! The service's card and its wire form. Key order and null handling follow chapkit, whose older clients reject any key
-//! that they do not know; the keys of newer generations are therefore opt-in ([`ServiceInfo::with_provenance`]).
+//! The service's card and its wire form.
+//!
+//! Key order and null handling follow chapkit, whose older clients reject any key that they do not
+//! know; the keys of newer generations are therefore opt-in ([`ServiceInfo::with_provenance`]).
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +12,8 @@ use thiserror::Error;
 
 use super::{Email, HttpUrl};
 
-/// The chapkit generation whose wire contract this service keeps, reported where clients ask for provenance.
+/// The chapkit generation whose wire contract this service keeps, reported where clients ask for
+/// provenance.
 pub const CHAPKIT_VERSION: &str = "2.4.1";
 /// The servicekit generation that goes with [`CHAPKIT_VERSION`].
 pub const SERVICEKIT_VERSION: &str = "3.0.1";
@@ -21,8 +24,8 @@ pub const DEFAULT_TARGET: &str = "disease_cases";
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InfoError {
     #[error(
-        "`{0}` is not a service id: lower-case letters and digits in groups joined by single hyphens, starting with a \
-         letter, as in `dengue-baseline`"
+        "`{0}` is not a service id: lower-case letters and digits in groups joined by single \
+         hyphens, starting with a letter, as in `dengue-baseline`"
     )]
     Id(String),
     #[error("`{0}` is not an http or https address")]
@@ -58,7 +61,8 @@ pub struct ServiceInfo {
     pub requires_geo: bool,
     /// The column that the model forecasts. On the wire with provenance only.
     pub target: String,
-    /// The ranges a tuner may search, in the orchestrator's notation. On the wire with provenance only.
+    /// The ranges a tuner may search, in the orchestrator's notation. On the wire with provenance
+    /// only.
     pub hpo_search_space: Option<Map<String, Value>>,
 }
 
@@ -66,8 +70,8 @@ impl ServiceInfo {
     /// A monthly service with the contract's defaults; set the public fields to say more.
     ///
     /// # Panics
-    /// When `id`, which is a literal of the program here, is not a service id. For an id from outside, parse a
-    /// [`ServiceId`] and use [`ServiceInfo::with_id`].
+    /// When `id`, which is a literal of the program here, is not a service id. For an id from
+    /// outside, parse a [`ServiceId`] and use [`ServiceInfo::with_id`].
     pub fn new(id: &str, display_name: &str) -> ServiceInfo {
         let id = id.parse().expect("the id is a literal that the programmer chose");
         ServiceInfo::with_id(id, display_name)
@@ -98,8 +102,9 @@ impl ServiceInfo {
         if min > max { Err(InfoError::Horizon { min, max }) } else { Ok(()) }
     }
 
-    /// The wire form with the second generation's keys: provenance after `model_metadata`, `target` and
-    /// `hpo_search_space` at the end. Only for deployments whose clients are known to accept them.
+    /// The wire form with the second generation's keys: provenance after `model_metadata`, `target`
+    /// and `hpo_search_space` at the end. Only for deployments whose clients are known to accept
+    /// them.
     pub fn with_provenance<'a>(&'a self, git_revision: Option<&'a str>) -> WithProvenance<'a> {
         WithProvenance { info: self, git_revision }
     }
@@ -120,8 +125,9 @@ impl ServiceInfo {
             target,
             hpo_search_space,
         } = self;
-        let capability =
-            provenance.is_some().then_some(Capability { target, hpo_search_space: hpo_search_space.as_ref() });
+        let capability = provenance
+            .is_some()
+            .then_some(Capability { target, hpo_search_space: hpo_search_space.as_ref() });
         Wire {
             id,
             display_name,
@@ -132,7 +138,8 @@ impl ServiceInfo {
             period_type: *period_type,
             min_prediction_periods: *min_prediction_periods,
             max_prediction_periods: *max_prediction_periods,
-            allow_free_additional_continuous_covariates: *allow_free_additional_continuous_covariates,
+            allow_free_additional_continuous_covariates:
+                *allow_free_additional_continuous_covariates,
             required_covariates,
             requires_geo: *requires_geo,
             capability,

@@ -48,11 +48,7 @@ fn values(frame: &Frame, from: &str) -> Option<Vec<Value>> {
         }
     };
     let at = frame.column("time_period")?;
-    frame
-        .data
-        .iter()
-        .map(|row| part(row.get(at)?.as_str()?).map(Value::from))
-        .collect()
+    frame.data.iter().map(|row| part(row.get(at)?.as_str()?).map(Value::from)).collect()
 }
 
 /// `2024-W05`, `2024W5` and `2024SunW5` are weeks.
@@ -95,7 +91,10 @@ mod tests {
     fn columns_are_added_under_the_models_names() {
         let mut data = frame(
             &["time_period", "location", "disease_cases"],
-            &[&[json!("2024-05"), json!("a"), json!(3)], &[json!("2024-12"), json!("b"), json!(null)]],
+            &[
+                &[json!("2024-05"), json!("a"), json!(3)],
+                &[json!("2024-12"), json!("b"), json!(null)],
+            ],
         );
         adapters(&[
             ("Cases", "disease_cases"),
@@ -109,9 +108,25 @@ mod tests {
         assert_eq!(
             data,
             frame(
-                &["time_period", "location", "disease_cases", "Cases", "month", "ID_year", "ID_spat"],
                 &[
-                    &[json!("2024-05"), json!("a"), json!(3), json!(3), json!(5), json!(2024), json!("a")],
+                    "time_period",
+                    "location",
+                    "disease_cases",
+                    "Cases",
+                    "month",
+                    "ID_year",
+                    "ID_spat"
+                ],
+                &[
+                    &[
+                        json!("2024-05"),
+                        json!("a"),
+                        json!(3),
+                        json!(3),
+                        json!(5),
+                        json!(2024),
+                        json!("a")
+                    ],
                     &[
                         json!("2024-12"),
                         json!("b"),

@@ -129,8 +129,11 @@ mod tests {
     #[test]
     fn a_venv_beside_the_project_comes_first_on_the_path() {
         let root = project(&[".venv/bin/python"]);
-        let found =
-            detect(root.path(), &declared("uv_env", "pyproject.toml"), Some("/usr/bin:/bin".as_ref()));
+        let found = detect(
+            root.path(),
+            &declared("uv_env", "pyproject.toml"),
+            Some("/usr/bin:/bin".as_ref()),
+        );
         let venv = root.path().join(".venv").display().to_string();
         assert_eq!(found.variables["PATH"], format!("{venv}/bin:/usr/bin:/bin"));
         assert_eq!(found.variables["VIRTUAL_ENV"], venv);

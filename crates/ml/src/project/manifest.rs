@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use modelyard_run::config::schema::ConfigSchema;
 use modelyard_run::runner::{ConfigFormat, Limits};
 
-pub use super::read::locate;
 use super::command::{self, Commands};
+pub use super::read::locate;
 use super::read::{Document, Problem, Section};
 use super::{options, units};
-use crate::info::{AssessedStatus, ModelMetadata, PeriodType, ServiceId, ServiceInfo};
+use crate::info::{AssessedStatus, ModelMetadata, PeriodType, ServiceId, ServiceInfo, slugify};
 
 /// The tables of the process's settings, which the same file may carry. Whoever loads the settings
 /// checks them.
@@ -52,9 +52,6 @@ const CONFIG: &[&str] = &["title", "description", "prediction_periods", "fields"
 const RUNNER: &[&str] = &["train", "predict", "validate", "config_format", "environment"];
 const LIMITS: &[&str] =
     &["wall_time", "cpu_time", "memory", "output", "file", "archive", "archive_entries"];
-
-/// The horizon of a config that does not say, within the model's bounds.
-const DEFAULT_HORIZON: u32 = 3;
 
 /// What a manifest says.
 #[derive(Clone, Debug)]
@@ -98,9 +95,9 @@ fn read_document(document: &Document<'_>) -> Option<Manifest> {
     }
     let info = required(&root, "service").and_then(|section| service(&section));
     let commands = required(&root, "runner").and_then(|section| runner(&section));
-    let bounds = info.as_ref().map_or((0, u32::MAX), |info| {
-        (info.min_prediction_periods, info.max_prediction_periods)
-    });
+    let bounds = info
+        .as_ref()
+        .map_or((0, u32::MAX), |info| (info.min_prediction_periods, info.max_prediction_periods));
     let id = info.as_ref().map_or("model", |info| info.id.as_str());
     let config = config(root.section("config").as_ref(), id, bounds);
     let (commands, config_format, environment) = commands?;
@@ -125,9 +122,12 @@ fn service(section: &Section<'_>) -> Option<ServiceInfo> {
     section.only(SERVICE);
     let id = section.required_string("id").and_then(|_| section.parsed::<ServiceId>("id"));
     let display_name = section.required_string("display_name");
-    let metadata = section.section("metadata").map(|section| metadata(&section));
-    let mut info = ServiceInfo::with_id(id?, &display_name?);
+    let complete = id.is_some() && display_name.is_some();
+    // A stand-in until the end, so that the problems of all keys come to light.
+    let id = id.unwrap_or_else(|| slugify("unnamed"));
+    let mut info = ServiceInfo::with_id(id, &display_name.unwrap_or_default());
     info.description = section.string("description");
+    let metadata = section.section("metadata").map(|section| metadata(&section));
     info.model_metadata = metadata.unwrap_or_default();
     set(&mut info.version, section.string("version"));
     let period_type = section.choice("period_type", PeriodType::NAMES);
@@ -152,7 +152,7 @@ fn service(section: &Section<'_>) -> Option<ServiceInfo> {
         section.fail(key, format!("in `service`: {error}"));
         return None;
     }
-    Some(info)
+    complete.then_some(info)
 }
 
 fn metadata(section: &Section<'_>) -> ModelMetadata {
@@ -176,7 +176,7 @@ fn config(section: Option<&Section<'_>>, id: &str, bounds: (u32, u32)) -> Option
     let (min, max) = bounds;
     let (title, description) = ("ModelConfig".to_owned(), format!("Configuration of {id}."));
     let Some(section) = section else {
-        let horizon = DEFAULT_HORIZON.clamp(min, max.max(min));
+        let horizon = options::DEFAULT_HORIZON.clamp(min, max.max(min));
         return Some(options::schema(&title, &description, horizon));
     };
     section.only(CONFIG);
@@ -184,16 +184,20 @@ fn config(section: Option<&Section<'_>>, id: &str, bounds: (u32, u32)) -> Option
     let description = section.string("description").unwrap_or(description);
     let horizon = section
         .whole("prediction_periods")
-        .unwrap_or_else(|| DEFAULT_HORIZON.clamp(min, max.max(min)));
+        .unwrap_or_else(|| options::DEFAULT_HORIZON.clamp(min, max.max(min)));
     if horizon < min || horizon > max {
         section.fail(
             "prediction_periods",
-            format!("`config.prediction_periods` is {horizon}, and the service allows {min} to {max}"),
+            format!(
+                "`config.prediction_periods` is {horizon}, and the service allows {min} to {max}"
+            ),
         );
     }
     let mut schema = options::schema(&title, &description, horizon);
     let mut complete = true;
-    for (name, field) in section.section("fields").map(|fields| fields.sections()).unwrap_or_default() {
+    for (name, field) in
+        section.section("fields").map(|fields| fields.sections()).unwrap_or_default()
+    {
         match options::from_manifest(name, &field) {
             Some(field) => schema = schema.with_field(field),
             None => complete = false,
@@ -225,7 +229,11 @@ fn runner(section: &Section<'_>) -> Option<Runner> {
     Some((commands, config_format, environment.unwrap_or_default()))
 }
 
-fn checked(section: &Section<'_>, stage: &str, params: &BTreeMap<String, String>) -> Option<String> {
+fn checked(
+    section: &Section<'_>,
+    stage: &str,
+    params: &BTreeMap<String, String>,
+) -> Option<String> {
     let line = section.required_string(stage)?;
     if let Err(wrong) = command::check(&line, params) {
         section.fail(stage, format!("`{}` has {}", section.dotted(stage), wrong.message));
@@ -242,7 +250,10 @@ fn environment(section: &Section<'_>) -> BTreeMap<String, String> {
         } else if let Some(value) = section.string(name) {
             if value.contains('\0') {
                 let key = section.dotted(name);
-                section.fail(name, format!("`{key}` has a NUL, which no environment variable can carry"));
+                section.fail(
+                    name,
+                    format!("`{key}` has a NUL, which no environment variable can carry"),
+                );
             } else {
                 variables.insert(name.to_owned(), value);
             }
@@ -262,7 +273,8 @@ fn limits(section: &Section<'_>) -> Limits {
     limits.file_bytes = size("file").or(limits.file_bytes);
     set(&mut limits.output_bytes, size("output").and_then(|bytes| usize::try_from(bytes).ok()));
     set(&mut limits.archive.total_bytes, size("archive"));
-    let entries = section.whole("archive_entries").and_then(|entries| usize::try_from(entries).ok());
+    let entries =
+        section.whole("archive_entries").and_then(|entries| usize::try_from(entries).ok());
     set(&mut limits.archive.entries, entries);
     limits
 }

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use modelyard_run::config::schema::ConfigSchema;
 use serde_json::{Map, Value};
 
-use super::command::{self, Commands};
+use super::command::{self, Commands, Wrong};
 use super::read::Problem;
 use super::{Adapters, options, suggest};
 use crate::info::{self, ModelMetadata, PeriodType, ServiceInfo};
 
-/// Every top-level key that means something here, to chap-core, or to MLflow.
+/// Every top-level key that means something here, to chap-core, or to `MLflow`.
 const KEYS: &[&str] = &[
     "name",
     "entry_points",
@@ -44,9 +44,6 @@ const KEYS: &[&str] = &[
 
 const ENVIRONMENTS: &[&str] = &["docker_env", "renv_env", "python_env", "uv_env", "conda_env"];
 
-/// The horizon of a config that does not say, within the model's bounds.
-const DEFAULT_HORIZON: u32 = 3;
-
 /// What an `MLproject` says.
 #[derive(Clone, Debug)]
 pub struct MlProject {
@@ -64,7 +61,10 @@ pub fn read(text: &str, params: &BTreeMap<String, String>) -> Result<MlProject, 
     let root = parse(text).map_err(|problem| vec![problem])?;
     let mut notes = Vec::new();
     for key in root.keys().filter(|key| !KEYS.contains(&key.as_str())) {
-        notes.push(format!("`{key}` is not a key of MLproject and is ignored{}", suggest::hint(key, KEYS)));
+        notes.push(format!(
+            "`{key}` is not a key of MLproject and is ignored{}",
+            suggest::hint(key, KEYS)
+        ));
     }
 
     let mut problems = Vec::new();
@@ -72,9 +72,8 @@ pub fn read(text: &str, params: &BTreeMap<String, String>) -> Result<MlProject, 
     if name.is_none() {
         problems.push(Problem::general("`name` is missing"));
     }
-    let stages = ["train", "predict"].map(|stage| {
-        command(&root, stage, text, params).map_err(|problem| problems.push(problem))
-    });
+    let stages = ["train", "predict"]
+        .map(|stage| command(&root, stage, text, params).map_err(|problem| problems.push(problem)));
     let (Some(name), [Ok(train), Ok(predict)]) = (name, stages) else { return Err(problems) };
     let commands = Commands { train, predict, validate: None };
 
@@ -93,7 +92,9 @@ fn parse(text: &str) -> Result<Map<String, Value>, Problem> {
     let options = serde_saphyr::options! { with_snippet: false };
     match serde_saphyr::from_str_with_options::<Value>(text, options) {
         Ok(Value::Object(root)) => Ok(root),
-        Ok(_) => Err(Problem::general("an MLproject is a YAML mapping with `name` and `entry_points`")),
+        Ok(_) => {
+            Err(Problem::general("an MLproject is a YAML mapping with `name` and `entry_points`"))
+        }
         Err(error) => {
             let line = error.location().and_then(|at| usize::try_from(at.line()).ok());
             Err(Problem { key: None, line, message: format!("not YAML: {error}") })
@@ -116,12 +117,31 @@ fn command(
     match line {
         None => Err(problem(None, format!("`{key}` is missing"))),
         Some(Value::String(line)) if !line.trim().is_empty() => {
-            command::check(line.trim(), params).map(|()| line.trim().to_owned()).map_err(|wrong| {
-                let at = text.lines().position(|line| line.contains(&wrong.found));
-                problem(at.map(|index| index + 1), format!("`{key}` has {}", wrong.message))
-            })
+            let line = line.trim().to_owned();
+            match command::check(&line, params) {
+                Ok(()) => Ok(line),
+                Err(wrong) => Err(problem(
+                    line_of(text, stage, &wrong.found),
+                    format!("`{key}` has {}{}", wrong.message, param_hint(&wrong)),
+                )),
+            }
         }
         Some(_) => Err(problem(None, format!("`{key}` must be a command line"))),
+    }
+}
+
+/// Both commands may have the same mistake, so the search begins where the stage does.
+fn line_of(text: &str, stage: &str, found: &str) -> Option<usize> {
+    let begins = |line: &str| line.trim_start().starts_with(&format!("{stage}:"));
+    let start = text.lines().position(begins).unwrap_or(0);
+    let behind = text.lines().skip(start).position(|line| line.contains(found))?;
+    Some(start + behind + 1)
+}
+
+fn param_hint(wrong: &Wrong) -> String {
+    match wrong.found.strip_prefix('{').filter(|name| command::is_name(name)) {
+        Some(name) => format!("; `--param {name}=FILE` maps it to a file"),
+        None => String::new(),
     }
 }
 
@@ -129,9 +149,11 @@ fn service_info(name: &str, root: &Map<String, Value>, notes: &mut Vec<String>) 
     let empty = Map::new();
     let meta = root.get("meta_data").and_then(Value::as_object).unwrap_or(&empty);
     let text = |key: &str| meta.get(key).and_then(clean);
-    let mut info = ServiceInfo::with_id(info::slugify(name), text("display_name").as_deref().unwrap_or(name));
-    info.description =
-        Some(text("description").unwrap_or_else(|| format!("Model service for the {name} MLproject")));
+    let mut info =
+        ServiceInfo::with_id(info::slugify(name), text("display_name").as_deref().unwrap_or(name));
+    info.description = Some(
+        text("description").unwrap_or_else(|| format!("Model service for the {name} MLproject")),
+    );
     info.model_metadata = metadata(meta, root, notes);
     if let Some(version) = root.get("version").and_then(clean) {
         info.version = version;
@@ -142,7 +164,8 @@ fn service_info(name: &str, root: &Map<String, Value>, notes: &mut Vec<String>) 
         && min > max
     {
         notes.push(format!(
-            "min_prediction_periods ({min}) is greater than max_prediction_periods ({max}); both are ignored"
+            "min_prediction_periods ({min}) is greater than max_prediction_periods ({max}); both \
+             are ignored"
         ));
     } else {
         info.min_prediction_periods = bounds.0.unwrap_or(info.min_prediction_periods);
@@ -217,7 +240,9 @@ impl Lenient<'_> {
 
 /// The orchestrator says `week` and `month` where services say `weekly` and `monthly`.
 fn period_type(root: &Map<String, Value>, notes: &mut Vec<String>) -> PeriodType {
-    let Some(given) = root.get("supported_period_type").and_then(clean) else { return PeriodType::Any };
+    let Some(given) = root.get("supported_period_type").and_then(clean) else {
+        return PeriodType::Any;
+    };
     match given.to_lowercase().as_str() {
         "week" | "weekly" => PeriodType::Weekly,
         "month" | "monthly" => PeriodType::Monthly,
@@ -239,8 +264,9 @@ fn horizon(root: &Map<String, Value>, bound: &str, notes: &mut Vec<String>) -> O
         format!("{bound}_prediction_length"),
         format!("{bound}PredictionLength"),
     ];
-    let (key, value) =
-        keys.iter().find_map(|key| root.get(key).filter(|value| !value.is_null()).map(|value| (key, value)))?;
+    let (key, value) = keys
+        .iter()
+        .find_map(|key| root.get(key).filter(|value| !value.is_null()).map(|value| (key, value)))?;
     let periods = match value {
         Value::Number(number) => number.as_u64().and_then(|number| u32::try_from(number).ok()),
         Value::String(text) => text.trim().parse().ok(),
@@ -258,7 +284,8 @@ fn config_schema(
     info: &ServiceInfo,
     notes: &mut Vec<String>,
 ) -> ConfigSchema {
-    let default = DEFAULT_HORIZON.clamp(info.min_prediction_periods, info.max_prediction_periods);
+    let default =
+        options::DEFAULT_HORIZON.clamp(info.min_prediction_periods, info.max_prediction_periods);
     let title = format!("{}Config", class_name(name));
     let mut schema = options::schema(&title, &format!("Configuration for {name}."), default);
     let Some(Value::Object(given)) = root.get("user_options") else { return schema };
@@ -299,7 +326,8 @@ fn adapters(root: &Map<String, Value>, notes: &mut Vec<String>) -> Adapters {
 
 /// What a declared environment names: an image, a file.
 fn environment(value: &Value) -> Option<String> {
-    clean(value.get("image").unwrap_or(value)).or_else(|| (!value.is_null()).then(|| value.to_string()))
+    clean(value.get("image").unwrap_or(value))
+        .or_else(|| (!value.is_null()).then(|| value.to_string()))
 }
 
 /// A scalar as text without blanks around it; nothing when there is no text in it.
@@ -317,7 +345,9 @@ fn clean(value: &Value) -> Option<String> {
 fn truth(value: &Value) -> bool {
     match value {
         Value::Bool(flag) => *flag,
-        Value::String(text) => matches!(text.trim().to_lowercase().as_str(), "true" | "yes" | "on" | "1"),
+        Value::String(text) => {
+            matches!(text.trim().to_lowercase().as_str(), "true" | "yes" | "on" | "1")
+        }
         Value::Number(number) => number.as_u64() == Some(1),
         Value::Null | Value::Array(_) | Value::Object(_) => false,
     }

@@ -1,5 +1,5 @@
-//! Reading TOML strictly: every unknown key and every wrong type is a problem with its key and line,
-//! and all of a file's problems come at once.
+//! Reading TOML strictly: every unknown key and every wrong type is a problem with its key and
+//! line, and all of a file's problems come at once.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -322,9 +322,11 @@ fn json(value: &DeValue<'_>) -> Option<Value> {
         }
         DeValue::Boolean(flag) => Some(Value::Bool(*flag)),
         DeValue::Datetime(_) => None,
-        DeValue::Array(items) => {
-            items.iter().map(|item| json(item.get_ref())).collect::<Option<Vec<_>>>().map(Value::Array)
-        }
+        DeValue::Array(items) => items
+            .iter()
+            .map(|item| json(item.get_ref()))
+            .collect::<Option<Vec<_>>>()
+            .map(Value::Array),
         DeValue::Table(table) => {
             let mut entries: Vec<_> = table.iter().collect();
             entries.sort_by_key(|(key, _)| key.span().start);

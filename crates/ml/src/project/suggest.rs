@@ -11,12 +11,18 @@ pub fn closest<'a>(name: &str, valid: &[&'a str]) -> Option<&'a str> {
     if name.chars().count() > LONGEST {
         return None;
     }
-    valid
+    let slip = valid
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(&name, &plain(candidate)), *candidate))
         .filter(|(distance, candidate)| *distance <= tolerated(&name, candidate))
         .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+        .map(|(_, candidate)| candidate);
+    let words = format!("{name}_");
+    let cut_short = || {
+        let begins = |candidate: &&&str| name.len() > 1 && plain(candidate).starts_with(&words);
+        valid.iter().find(begins).copied()
+    };
+    slip.or_else(cut_short)
 }
 
 /// ` (did you mean …?)` to put behind a message, or nothing.
@@ -45,6 +51,7 @@ mod tests {
         assert_eq!(closest("trian", KEYS), Some("train"));
         assert_eq!(closest("WALL-TIME", KEYS), Some("wall_time"));
         assert_eq!(closest("min_prediction_period", KEYS), Some("min_prediction_periods"));
+        assert_eq!(closest("min", KEYS), Some("min_prediction_periods"));
     }
 
     #[test]

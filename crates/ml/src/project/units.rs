@@ -57,7 +57,9 @@ mod tests {
         assert_eq!(duration("30m"), Some(Duration::from_secs(1800)));
         assert_eq!(duration(" 2 h "), Some(Duration::from_secs(7200)));
         assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
-        for bad in ["", "30", "m", "0s", "-1s", "1.5h", "1h30m", "30 minutes", "99999999999999999999d"] {
+        for bad in
+            ["", "30", "m", "0s", "-1s", "1.5h", "1h30m", "30 minutes", "99999999999999999999d"]
+        {
             assert_eq!(duration(bad), None, "{bad}");
         }
     }

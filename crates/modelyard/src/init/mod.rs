@@ -35,8 +35,8 @@ pub struct InitOptions {
 #[derive(Debug, Error)]
 pub enum InitError {
     #[error(
-        "`{given}` cannot be a service's id, which is lower-case letters and digits in groups joined \
-         by hyphens; `{suggested}` can"
+        "`{given}` cannot be a service's id, which is lower-case letters and digits in groups \
+         joined by hyphens; `{suggested}` can"
     )]
     Name { given: String, suggested: ServiceId },
     #[error("{} exists already; choose another name or --path", .0.display())]
@@ -88,7 +88,12 @@ fn title(id: &ServiceId) -> String {
         .split('-')
         .map(|word| {
             let mut letters = word.chars();
-            letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
+            letters
+                .next()
+                .map(|first| first.to_ascii_uppercase())
+                .into_iter()
+                .chain(letters)
+                .collect()
         })
         .collect();
     words.join(" ")

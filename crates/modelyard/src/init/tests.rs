@@ -41,9 +41,13 @@ fn the_python_scripts_train_and_predict() {
     let root = parent.path().join("tiny");
     let data = "time_period,location,disease_cases\r\n2024-01,a,3\r\n2024-02,a,3\r\n2024-01,b,\r\n2024-02,b,7\r\n";
     fs_err::write(root.join("data.csv"), data).unwrap();
-    fs_err::write(root.join("future.csv"), "time_period,location\r\n2024-03,a\r\n2024-03,b\r\n2024-03,c\r\n")
+    fs_err::write(
+        root.join("future.csv"),
+        "time_period,location\r\n2024-03,a\r\n2024-03,b\r\n2024-03,c\r\n",
+    )
+    .unwrap();
+    fs_err::write(root.join("config.yml"), "additional_continuous_covariates: []\nn_samples: 2\n")
         .unwrap();
-    fs_err::write(root.join("config.yml"), "additional_continuous_covariates: []\nn_samples: 2\n").unwrap();
 
     let python = |arguments: &[&str]| {
         let output = Command::new("python3").args(arguments).current_dir(&root).output().unwrap();
@@ -55,7 +59,10 @@ fn the_python_scripts_train_and_predict() {
     python(&["scripts/predict.py", "model", "future.csv", "config.yml", "predictions.csv"]);
     let predicted = fs_err::read_to_string(root.join("predictions.csv")).unwrap();
     let rows: Vec<&str> = predicted.lines().collect();
-    assert_eq!(rows[..3], ["time_period,location,sample_0,sample_1", "2024-03,a,3.0,3.0", "2024-03,b,7.0,7.0"]);
+    assert_eq!(
+        rows[..3],
+        ["time_period,location,sample_0,sample_1", "2024-03,a,3.0,3.0", "2024-03,b,7.0,7.0"]
+    );
     // A location that was never seen draws from all of them.
     assert!(rows[3].starts_with("2024-03,c,"), "{}", rows[3]);
 }
