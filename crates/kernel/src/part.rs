@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
@@ -21,6 +22,8 @@ pub struct Part {
     pub health: Vec<HealthCheck>,
     /// The kinds of work that it does after the answer.
     pub work: Vec<Work>,
+    /// What it counts for the operator.
+    pub counters: Vec<Counter>,
 }
 
 impl fmt::Debug for Part {
@@ -56,6 +59,33 @@ pub struct HealthCheck {
 impl fmt::Debug for HealthCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("HealthCheck").field(&self.name).finish()
+    }
+}
+
+/// A number that only grows, read when the metrics are asked for. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Counter {
+    /// The name in the metrics, such as `ml_train_jobs_total`.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    value: Arc<AtomicU64>,
+}
+
+impl Counter {
+    /// A counter at zero.
+    pub fn new(name: &'static str, help: &'static str) -> Self {
+        Self { name, help, value: Arc::default() }
+    }
+
+    /// Counts one.
+    pub fn increment(&self) {
+        self.value.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many so far.
+    pub fn get(&self) -> u64 {
+        self.value.load(Ordering::Relaxed)
     }
 }
 

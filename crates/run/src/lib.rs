@@ -1,5 +1,6 @@
 //! What a service runs and what it runs on: configurations, frames, artifacts, and the runners.
 
+pub mod artifact;
 pub mod config;
 pub mod frame;
 pub mod runner;

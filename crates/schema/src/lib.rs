@@ -65,14 +65,8 @@ pub struct Applied {
 /// # Errors
 /// When the database refuses, or was migrated by a later program; nothing is changed then.
 pub async fn migrate(db: &Db, clock: &Clock) -> Result<Vec<&'static str>, SchemaError> {
-    // On SQLite an open transaction is the lock.
     let mut tx = db.begin().await?;
-    if tx.dialect() == Dialect::Postgres {
-        // Any number, as long as it is ours and stays the same.
-        query("SELECT 1 FROM (SELECT pg_advisory_xact_lock(7236914523)) AS locked")
-            .execute(&mut tx)
-            .await?;
-    }
+    tx.exclusive("modelyard schema").await?;
     tx.batch(&render(
         "CREATE TABLE IF NOT EXISTS schema_migrations (
              version BIGINT NOT NULL PRIMARY KEY, name {text} NOT NULL, applied_at {time} NOT NULL)",

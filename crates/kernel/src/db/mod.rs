@@ -138,6 +138,21 @@ impl Conn {
         }
     }
 
+    /// Holds a lock by name until the transaction ends, for rules that are about many rows.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn exclusive(&mut self, name: &str) -> Result<()> {
+        // SQLite's transactions are exclusive as they are.
+        if self.dialect() == Dialect::Postgres {
+            query("SELECT 1 FROM (SELECT pg_advisory_xact_lock(hashtextextended($1, 0))) AS held")
+                .bind(name)
+                .execute(self)
+                .await?;
+        }
+        Ok(())
+    }
+
     async fn run(&mut self, query: Query) -> Result<Answer> {
         match &mut self.0 {
             ConnKind::Sqlite(it) => it.run(query).await,

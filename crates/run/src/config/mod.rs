@@ -1,3 +1,312 @@
-//! The configs of a service.
+//! Configs: how a model is to be trained and used, as its users set it.
+//!
+//! What a config may hold is the service's own: see [`schema`]. A config is linked to the trees of
+//! artifacts that were made with it, and takes them along when it is deleted.
 
+pub mod http;
+mod model;
 pub mod schema;
+mod store;
+
+use std::sync::Arc;
+
+use modelyard_kernel::bulk::{Bulk, Operation};
+use modelyard_kernel::db::Json;
+use modelyard_kernel::list::{ListQuery, Listed};
+use modelyard_kernel::reply::Conditions;
+use modelyard_kernel::{Caller, Clock, Conn, Db, Failure, Part, Permission, Result, Scope};
+use serde_json::Value;
+
+use crate::artifact::{ArtifactId, Artifacts, Rendered};
+
+pub use model::{Config, ConfigId, NewConfig};
+use schema::ConfigSchema;
+use store::ConfigRow;
+
+/// May see configs.
+pub const READ: Permission = Permission("configs:read");
+/// May make, change and remove configs.
+pub const WRITE: Permission = Permission("configs:write");
+
+/// The configs of one service. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Configs {
+    db: Db,
+    clock: Clock,
+    artifacts: Artifacts,
+    schema: Arc<ConfigSchema>,
+}
+
+impl Configs {
+    /// The configs of a service, whose data keeps to `schema`.
+    pub fn new(db: Db, clock: Clock, artifacts: Artifacts, schema: ConfigSchema) -> Self {
+        Self { db, clock, artifacts, schema: Arc::new(schema) }
+    }
+
+    /// What this slice brings.
+    pub fn part(&self) -> Part {
+        Part { name: "configs", routes: http::routes(self.clone()), ..Part::default() }
+    }
+
+    /// What a config may hold.
+    pub fn schema(&self) -> &ConfigSchema {
+        &self.schema
+    }
+
+    /// A new config.
+    ///
+    /// # Errors
+    /// `config_taken` when its id is.
+    pub async fn create(&self, caller: &Caller, new: NewConfig) -> Result<Config> {
+        let scope = caller.permit(WRITE)?;
+        // One statement, so that it may share its commit with others.
+        self.insert(&mut self.db.conn().await?, scope, new).await
+    }
+
+    async fn insert(&self, conn: &mut Conn, scope: &Scope, new: NewConfig) -> Result<Config> {
+        let NewConfig { id, name, tags, data } = new;
+        let id = id.unwrap_or_else(|| ConfigId::new(&self.clock));
+        let tags = Json(tags.unwrap_or_default());
+        let row = ConfigRow { id, name, tags, data: Json(data), now: self.clock.now() };
+        store::insert(conn, scope, row).await?.ok_or_else(|| taken(id))
+    }
+
+    /// One config.
+    ///
+    /// # Errors
+    /// `config_missing`.
+    pub async fn get(&self, caller: &Caller, id: ConfigId) -> Result<Config> {
+        self.find(caller, id).await?.ok_or_else(|| missing(id))
+    }
+
+    /// One config, if there is one.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn find(&self, caller: &Caller, id: ConfigId) -> Result<Option<Config>> {
+        let scope = caller.permit(READ)?;
+        Ok(store::find(&mut self.db.conn().await?, scope, id).await?)
+    }
+
+    /// Configs.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Config>> {
+        let scope = caller.permit(READ)?;
+        Ok(query.fetch(&mut self.db.conn().await?, scope, Config::COLUMNS).await?)
+    }
+
+    /// How many there are.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn count(&self, caller: &Caller) -> Result<i64> {
+        let scope = caller.permit(READ)?;
+        Ok(ListQuery::all(&http::FIELDS).count(&mut self.db.conn().await?, scope).await?)
+    }
+
+    /// Replaces a config; its tags stay when nothing is said of them.
+    ///
+    /// # Errors
+    /// `config_missing`, `precondition_failed`.
+    pub async fn update(
+        &self,
+        caller: &Caller,
+        id: ConfigId,
+        new: NewConfig,
+        conditions: &Conditions,
+    ) -> Result<Config> {
+        let scope = caller.permit(WRITE)?;
+        let mut tx = self.db.begin().await?;
+        let config = self.replace(&mut tx, scope, id, new, conditions).await?;
+        tx.commit().await?;
+        Ok(config)
+    }
+
+    async fn replace(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        id: ConfigId,
+        new: NewConfig,
+        conditions: &Conditions,
+    ) -> Result<Config> {
+        let NewConfig { id: _, name, tags, data } = new;
+        let old = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
+        conditions.allow_change(&old.etag())?;
+        let tags = match tags {
+            Some(tags) => tags,
+            None => serde_json::from_str(old.tags.get())?,
+        };
+        let row = ConfigRow { id, name, tags: Json(tags), data: Json(data), now: self.clock.now() };
+        Ok(store::update(conn, scope, row).await?)
+    }
+
+    /// Removes a config and every tree of artifacts that is linked to it.
+    ///
+    /// # Errors
+    /// `config_missing`, `precondition_failed`.
+    pub async fn delete(&self, caller: &Caller, id: ConfigId, conditions: &Conditions) -> Result<()> {
+        let scope = caller.permit(WRITE)?;
+        let mut tx = self.db.begin().await?;
+        self.remove(&mut tx, scope, id, conditions).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn remove(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        id: ConfigId,
+        conditions: &Conditions,
+    ) -> Result<()> {
+        let old = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
+        conditions.allow_change(&old.etag())?;
+        for root in store::linked(conn, scope, id).await? {
+            self.artifacts.delete_tree(conn, scope, root).await?;
+        }
+        store::delete(conn, scope, id).await?;
+        Ok(())
+    }
+
+    /// Does several changes; on request all or nothing.
+    ///
+    /// # Errors
+    /// When the database refuses; what single operations come to is in the answer.
+    pub async fn change(
+        &self,
+        caller: &Caller,
+        bulk: Bulk<NewConfig>,
+    ) -> Result<Vec<Result<(u16, Option<Value>)>>> {
+        let scope = caller.permit(WRITE)?;
+        let Bulk { atomic, operations } = bulk;
+        let mut results = Vec::with_capacity(operations.len());
+        let mut tx = if atomic { Some(self.db.begin().await?) } else { None };
+        for operation in operations {
+            if atomic && results.iter().any(Result::is_err) {
+                // Nothing after a failure matters: it will all be undone.
+                results.push(Ok((424, None)));
+                continue;
+            }
+            let mut own = if atomic { None } else { Some(self.db.begin().await?) };
+            let Some(conn) = tx.as_mut().or(own.as_mut()) else { continue };
+            let done = self.step(conn, scope, operation).await;
+            if let Some(own) = own.filter(|_| done.is_ok()) {
+                own.commit().await?;
+            }
+            results.push(done);
+        }
+        if let Some(tx) = tx.filter(|_| results.iter().all(Result::is_ok)) {
+            tx.commit().await?;
+        }
+        Ok(results)
+    }
+
+    async fn step(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        operation: Operation<NewConfig>,
+    ) -> Result<(u16, Option<Value>)> {
+        let none = Conditions::default();
+        let (status, config) = match operation {
+            Operation::Create(new) => (201, self.insert(conn, scope, new).await?),
+            Operation::Update(id, new) => {
+                (200, self.replace(conn, scope, ConfigId(id), new, &none).await?)
+            }
+            Operation::Delete(id) => {
+                self.remove(conn, scope, ConfigId(id), &none).await?;
+                return Ok((204, None));
+            }
+        };
+        Ok((status, Some(serde_json::to_value(&config)?)))
+    }
+
+    /// Links a root artifact to a config.
+    ///
+    /// # Errors
+    /// When the artifact is unknown, no root, or linked already; when the config is unknown.
+    pub async fn link(&self, caller: &Caller, id: ConfigId, artifact: ArtifactId) -> Result<()> {
+        let scope = caller.permit(WRITE)?;
+        let mut tx = self.db.begin().await?;
+        let found = self.artifacts.hold(&mut tx, scope, artifact).await?;
+        let found = found.ok_or_else(|| {
+            Failure::bad_request("artifact_unknown", format!("Artifact {artifact} not found"))
+        })?;
+        if let Some(parent) = found.parent_id {
+            return Err(Failure::bad_request(
+                "artifact_not_a_root",
+                format!("Artifact {artifact} is not a root artifact (parent_id={parent})"),
+            ));
+        }
+        self.link_in(&mut tx, scope, id, artifact).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Links an artifact that is known to be a root, in the transaction that made it.
+    ///
+    /// # Errors
+    /// When it is linked already, or the config is gone.
+    pub async fn link_in(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        id: ConfigId,
+        artifact: ArtifactId,
+    ) -> Result<()> {
+        Ok(store::link(conn, scope, id, artifact).await?)
+    }
+
+    /// Takes a link back.
+    ///
+    /// # Errors
+    /// `link_missing`.
+    pub async fn unlink(&self, caller: &Caller, id: ConfigId, artifact: ArtifactId) -> Result<()> {
+        let scope = caller.permit(WRITE)?;
+        if store::unlink(&mut self.db.conn().await?, scope, id, artifact).await? {
+            return Ok(());
+        }
+        Err(Failure::missing(
+            "link_missing",
+            format!("Artifact {artifact} is not linked to config {id}"),
+        ))
+    }
+
+    /// The root artifacts that are linked to a config, with their content.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn artifacts(&self, caller: &Caller, id: ConfigId) -> Result<Vec<Rendered>> {
+        let scope = caller.permit(READ)?;
+        let linked = store::linked(&mut self.db.conn().await?, scope, id).await?;
+        self.artifacts.get_many(caller, &linked).await
+    }
+
+    /// The config that an artifact's tree is linked to.
+    ///
+    /// # Errors
+    /// `config_missing` when there is none.
+    pub async fn of_artifact(&self, caller: &Caller, artifact: ArtifactId) -> Result<Config> {
+        let scope = caller.permit(READ)?;
+        let mut conn = self.db.conn().await?;
+        let root = self.artifacts.root(&mut conn, scope, artifact).await?;
+        let found = match root {
+            Some(root) => store::find_linked(&mut conn, scope, root).await?,
+            None => None,
+        };
+        found.ok_or_else(|| {
+            Failure::missing("config_missing", format!("No config linked to artifact {artifact}"))
+        })
+    }
+}
+
+fn missing(id: ConfigId) -> Failure {
+    Failure::missing("config_missing", format!("Entity with id {id} not found"))
+}
+
+fn taken(id: ConfigId) -> Failure {
+    Failure::conflict("config_taken", format!("Entity with id {id} already exists"))
+}

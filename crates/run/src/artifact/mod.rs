@@ -1,0 +1,483 @@
+//! Artifacts: what came of training and prediction, as trees.
+//!
+//! An artifact's data is any JSON. Its key `content` may be large or binary: it is kept apart, is
+//! streamed both ways, and no list ever loads it. Nothing that a client or a script stored is
+//! executed or unpickled here.
+
+mod content;
+mod download;
+pub mod http;
+mod model;
+mod render;
+mod store;
+
+use modelyard_kernel::bulk::Operation;
+use modelyard_kernel::list::{ListQuery, Listed};
+use modelyard_kernel::reply::Conditions;
+use modelyard_kernel::{
+    Blobs, Caller, Clock, Conn, Db, Failure, Part, Permission, Result, Scope,
+};
+
+use serde_json::Value;
+
+pub use content::{Content, NewContent};
+use content::Prepared;
+pub use model::{Artifact, ArtifactId, ArtifactNode, ContentForm, Hierarchy, NewArtifact};
+use model::Parts;
+pub use render::Rendered;
+use store::ArtifactRow;
+
+/// May see artifacts.
+pub const READ: Permission = Permission("artifacts:read");
+/// May make, change and remove artifacts.
+pub const WRITE: Permission = Permission("artifacts:write");
+
+/// The largest content of one artifact: 64 GiB.
+pub const MAX_UPLOAD: u64 = 64 << 30;
+
+/// What clients may do with the artifacts of a service, beside reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everything.
+    Full,
+    /// Nothing: the routes that change anything do not exist.
+    ReadOnly,
+}
+
+/// The artifacts of one service. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Artifacts {
+    db: Db,
+    clock: Clock,
+    blobs: Blobs,
+    hierarchy: Hierarchy,
+}
+
+/// An artifact whose content is stored and whose row is still to be written.
+#[derive(Debug)]
+pub struct Draft {
+    id: ArtifactId,
+    tags: Option<Vec<String>>,
+    parent: Option<Option<ArtifactId>>,
+    parts: Parts,
+    prepared: Prepared,
+}
+
+impl Artifacts {
+    /// The artifacts of a service.
+    pub fn new(db: Db, clock: Clock, blobs: Blobs, hierarchy: Hierarchy) -> Self {
+        Self { db, clock, blobs, hierarchy }
+    }
+
+    /// What this slice brings.
+    pub fn part(&self, access: Access) -> Part {
+        Part { name: "artifacts", routes: http::routes(self.clone(), access), ..Part::default() }
+    }
+
+    /// Where content is kept.
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// Stores the content of a new artifact. `content` replaces the one in `new.data`.
+    ///
+    /// # Errors
+    /// When the data is null, or the content cannot be stored.
+    pub async fn draft(&self, new: NewArtifact, content: Option<NewContent>) -> Result<Draft> {
+        let NewArtifact { id, tags, data, parent } = new;
+        if data.is_null() {
+            return Err(constraint("not_null"));
+        }
+        let mut parts = Parts::of(data);
+        let from_data = parts.content.as_mut().map(|it| NewContent::Json(it.1.take()));
+        let prepared = Prepared::new(&self.blobs, content.or(from_data)).await?;
+        let id = id.unwrap_or_else(|| ArtifactId::new(&self.clock));
+        Ok(Draft { id, tags, parent, parts, prepared })
+    }
+
+    /// Writes the row of a draft, in the transaction of whatever else is changed.
+    ///
+    /// # Errors
+    /// When the id is taken, the parent is unknown, or the tree would be too deep.
+    pub async fn insert(&self, conn: &mut Conn, scope: &Scope, draft: &Draft) -> Result<Artifact> {
+        if store::find(conn, scope, draft.id).await?.is_some() {
+            return Err(taken(draft.id));
+        }
+        let parent_id = draft.parent.flatten();
+        let level = self.level(conn, scope, parent_id).await?;
+        let row = self.row(conn, scope, draft, parent_id, level, None).await?;
+        Ok(store::insert(conn, scope, row).await?)
+    }
+
+    /// A new artifact.
+    ///
+    /// # Errors
+    /// As [`Artifacts::insert`].
+    pub async fn create(
+        &self,
+        caller: &Caller,
+        new: NewArtifact,
+        content: Option<NewContent>,
+    ) -> Result<Artifact> {
+        let scope = caller.permit(WRITE)?;
+        let draft = self.draft(new, content).await?;
+        let written = async {
+            let mut tx = self.db.begin().await?;
+            let artifact = self.insert(&mut tx, scope, &draft).await?;
+            tx.commit().await?;
+            Ok(artifact)
+        }
+        .await;
+        draft.prepared.settle(written.is_ok()).await;
+        written
+    }
+
+    /// One artifact and its content.
+    ///
+    /// # Errors
+    /// `artifact_missing`.
+    pub async fn get(&self, caller: &Caller, id: ArtifactId) -> Result<Rendered> {
+        let scope = caller.permit(READ)?;
+        let mut conn = self.db.conn().await?;
+        let artifact = store::find(&mut conn, scope, id).await?.ok_or_else(|| missing(id))?;
+        let content = Content::open(&self.blobs, &mut conn, scope, &artifact).await?;
+        Ok(Rendered { artifact, content })
+    }
+
+    /// One artifact without its content.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn find(&self, caller: &Caller, id: ArtifactId) -> Result<Option<Artifact>> {
+        let scope = caller.permit(READ)?;
+        Ok(store::find(&mut self.db.conn().await?, scope, id).await?)
+    }
+
+    /// Several artifacts with their content, in the given order; unknown ones are left out.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn get_many(&self, caller: &Caller, ids: &[ArtifactId]) -> Result<Vec<Rendered>> {
+        let scope = caller.permit(READ)?;
+        let mut conn = self.db.conn().await?;
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            if let Some(artifact) = store::find(&mut conn, scope, *id).await? {
+                let content = Content::open(&self.blobs, &mut conn, scope, &artifact).await?;
+                found.push(Rendered { artifact, content });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Artifacts without their content.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Artifact>> {
+        let scope = caller.permit(READ)?;
+        Ok(query.fetch(&mut self.db.conn().await?, scope, Artifact::COLUMNS).await?)
+    }
+
+    /// How many there are.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn count(&self, caller: &Caller) -> Result<i64> {
+        let scope = caller.permit(READ)?;
+        Ok(ListQuery::all(&http::FIELDS).count(&mut self.db.conn().await?, scope).await?)
+    }
+
+    /// Replaces an artifact's data; tags and parent stay when nothing is said of them.
+    ///
+    /// # Errors
+    /// `artifact_missing`, `precondition_failed`, and when it would become its own ancestor.
+    pub async fn update(
+        &self,
+        caller: &Caller,
+        id: ArtifactId,
+        new: NewArtifact,
+        conditions: &Conditions,
+    ) -> Result<Artifact> {
+        let scope = caller.permit(WRITE)?;
+        let draft = self.draft(NewArtifact { id: Some(id), ..new }, None).await?;
+        let written = async {
+            let mut tx = self.db.begin().await?;
+            let artifact = self.replace(&mut tx, scope, &draft, conditions).await?;
+            tx.commit().await?;
+            Ok(artifact)
+        }
+        .await;
+        draft.prepared.settle(written.is_ok()).await;
+        written
+    }
+
+    async fn replace(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        draft: &Draft,
+        conditions: &Conditions,
+    ) -> Result<Artifact> {
+        let id = draft.id;
+        if draft.parent.is_some() {
+            // Two moves at once could close a circle that neither sees.
+            conn.exclusive(&format!("artifacts {} {}", scope.tenant(), scope.service())).await?;
+        }
+        let old = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
+        conditions.allow_change(&old.etag())?;
+        let parent_id = draft.parent.unwrap_or(old.parent_id);
+        let mut level = old.level;
+        if draft.parent.is_some() {
+            level = self.move_below(conn, scope, &old, parent_id).await?;
+        }
+        if let Some(hash) = &old.content_hash {
+            self.blobs.release(conn, scope, hash).await?;
+        }
+        let row = self.row(conn, scope, draft, parent_id, level, Some(&old)).await?;
+        Ok(store::update(conn, scope, row).await?)
+    }
+
+    /// Checks a move, takes the descendants along, and gives the new level.
+    async fn move_below(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        it: &Artifact,
+        parent: Option<ArtifactId>,
+    ) -> Result<i64> {
+        let id = it.id;
+        if parent == Some(id) {
+            return Err(circle(format!("Artifact {id} cannot be its own parent")));
+        }
+        let below = store::subtree(conn, scope, id).await?;
+        if parent.is_some_and(|parent| below.iter().any(|it| it.id == parent)) {
+            return Err(circle(format!(
+                "Artifact {id} cannot be moved beneath one of its own descendants"
+            )));
+        }
+        let level = self.level(conn, scope, parent).await?;
+        let deepest = below.iter().map(|it| it.level).max().unwrap_or(it.level);
+        model::level_below(Some(deepest - it.level + level - 1))?;
+        let ids: Vec<ArtifactId> = below.iter().map(|it| it.id).filter(|it| *it != id).collect();
+        store::shift_levels(conn, scope, &ids, level - it.level).await?;
+        Ok(level)
+    }
+
+    async fn level(&self, conn: &mut Conn, scope: &Scope, parent: Option<ArtifactId>) -> Result<i64> {
+        let Some(parent) = parent else { return model::level_below(None) };
+        let parent = store::lock(conn, scope, parent).await?;
+        let parent = parent.ok_or_else(|| constraint("foreign_key"))?;
+        model::level_below(Some(parent.level))
+    }
+
+    async fn row(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        draft: &Draft,
+        parent_id: Option<ArtifactId>,
+        level: i64,
+        old: Option<&Artifact>,
+    ) -> Result<ArtifactRow> {
+        let at = draft.parts.content.as_ref().map(|it| it.0);
+        let tags = match (&draft.tags, old) {
+            (Some(tags), _) => tags.clone(),
+            (None, Some(old)) => serde_json::from_str(old.tags.get())?,
+            (None, None) => Vec::new(),
+        };
+        Ok(ArtifactRow {
+            id: draft.id,
+            parent_id,
+            level,
+            tags: modelyard_kernel::db::Json(tags),
+            data: modelyard_kernel::db::Json(draft.parts.data.0.clone()),
+            content: draft.prepared.row(&self.blobs, conn, scope, at).await?,
+            now: self.clock.now(),
+        })
+    }
+
+    /// Removes an artifact; its children become roots.
+    ///
+    /// # Errors
+    /// `artifact_missing`, `precondition_failed`.
+    pub async fn delete(
+        &self,
+        caller: &Caller,
+        id: ArtifactId,
+        conditions: &Conditions,
+    ) -> Result<()> {
+        let scope = caller.permit(WRITE)?;
+        let mut tx = self.db.begin().await?;
+        let old = store::lock(&mut tx, scope, id).await?.ok_or_else(|| missing(id))?;
+        conditions.allow_change(&old.etag())?;
+        store::orphan_children(&mut tx, scope, id, self.clock.now()).await?;
+        self.remove(&mut tx, scope, &old).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Several changes in one transaction: the first failure undoes all.
+    async fn change_together(
+        &self,
+        caller: &Caller,
+        operations: Vec<Operation<NewArtifact>>,
+    ) -> Result<Vec<Result<(u16, Option<Value>)>>> {
+        let scope = caller.permit(WRITE)?;
+        let mut drafts = Vec::with_capacity(operations.len());
+        for operation in operations {
+            drafts.push(match operation {
+                Operation::Create(new) => self.draft(new, None).await.map(|it| (201, Ok(it))),
+                Operation::Update(id, new) => self
+                    .draft(NewArtifact { id: Some(ArtifactId(id)), ..new }, None)
+                    .await
+                    .map(|it| (200, Ok(it))),
+                Operation::Delete(id) => Ok((204, Err(ArtifactId(id)))),
+            });
+        }
+        let mut results = Vec::with_capacity(drafts.len());
+        let mut kept = Vec::with_capacity(drafts.len());
+        let mut tx = self.db.begin().await?;
+        for draft in drafts {
+            results.push(match draft {
+                // Nothing after a failure matters: it will all be undone.
+                _ if results.iter().any(Result::is_err) => Ok((424, None)),
+                Err(refused) => Err(refused),
+                Ok((status, step)) => {
+                    let done = self.step(&mut tx, scope, status, &step).await;
+                    kept.extend(step.ok());
+                    done
+                }
+            });
+        }
+        let committed = results.iter().all(Result::is_ok);
+        if committed {
+            tx.commit().await?;
+        }
+        for draft in kept {
+            draft.settle(committed).await;
+        }
+        Ok(results)
+    }
+
+    async fn step(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        status: u16,
+        step: &Result<Draft, ArtifactId>,
+    ) -> Result<(u16, Option<Value>)> {
+        match step {
+            Ok(draft) if status == 201 => {
+                http::answer(status, self.insert(conn, scope, draft).await)
+            }
+            Ok(draft) => {
+                let none = Conditions::default();
+                http::answer(status, self.replace(conn, scope, draft, &none).await)
+            }
+            Err(id) => {
+                let old = store::lock(conn, scope, *id).await?.ok_or_else(|| missing(*id))?;
+                store::orphan_children(conn, scope, *id, self.clock.now()).await?;
+                self.remove(conn, scope, &old).await?;
+                Ok((status, None))
+            }
+        }
+    }
+
+    /// Removes a whole tree, in the transaction of whatever else is removed.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn delete_tree(&self, conn: &mut Conn, scope: &Scope, root: ArtifactId) -> Result<()> {
+        for artifact in store::subtree(conn, scope, root).await? {
+            self.remove(conn, scope, &artifact).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, conn: &mut Conn, scope: &Scope, it: &Artifact) -> Result<()> {
+        if let Some(hash) = &it.content_hash {
+            self.blobs.release(conn, scope, hash).await?;
+        }
+        store::delete(conn, scope, it.id).await?;
+        Ok(())
+    }
+
+    /// An artifact with its labels.
+    ///
+    /// # Errors
+    /// `artifact_missing`.
+    pub async fn expand(&self, caller: &Caller, id: ArtifactId) -> Result<ArtifactNode> {
+        let found = self.find(caller, id).await?.ok_or_else(|| unknown(id))?;
+        Ok(ArtifactNode::alone(found, &self.hierarchy))
+    }
+
+    /// An artifact and everything below it.
+    ///
+    /// # Errors
+    /// `artifact_missing`.
+    pub async fn tree(&self, caller: &Caller, id: ArtifactId) -> Result<ArtifactNode> {
+        let scope = caller.permit(READ)?;
+        let members = store::subtree(&mut self.db.conn().await?, scope, id).await?;
+        ArtifactNode::tree(id, members, &self.hierarchy).ok_or_else(|| unknown(id))
+    }
+
+    /// The root of the tree that an artifact is in.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn root(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        id: ArtifactId,
+    ) -> Result<Option<ArtifactId>> {
+        Ok(store::root(conn, scope, id).await?)
+    }
+
+    /// An artifact within a transaction, held until it ends.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn hold(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        id: ArtifactId,
+    ) -> Result<Option<Artifact>> {
+        Ok(store::lock(conn, scope, id).await?)
+    }
+}
+
+impl Draft {
+    /// Its id.
+    pub fn id(&self) -> ArtifactId {
+        self.id
+    }
+
+    /// Tidies up after the transaction that was to write it.
+    pub async fn settle(self, committed: bool) {
+        self.prepared.settle(committed).await;
+    }
+}
+
+fn missing(id: ArtifactId) -> Failure {
+    Failure::missing("artifact_missing", format!("Entity with id {id} not found"))
+}
+
+/// What the tree's operations say, where the collection's say [`missing`].
+fn unknown(id: ArtifactId) -> Failure {
+    Failure::missing("artifact_missing", format!("Artifact with id {id} not found"))
+}
+
+fn taken(id: ArtifactId) -> Failure {
+    Failure::conflict("artifact_taken", format!("Entity with id {id} already exists"))
+}
+
+fn constraint(name: &'static str) -> Failure {
+    Failure::conflict("data_conflict", "Entity violates a database constraint").with_constraint(name)
+}
+
+fn circle(detail: String) -> Failure {
+    Failure::bad_request("artifact_circle", detail)
+}
