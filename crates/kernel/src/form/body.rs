@@ -219,8 +219,9 @@ impl Scanner<'_> {
         }
     }
 
+    /// The digits after a `u`, which something must follow.
     fn code_unit(&self, at: usize) -> Option<u32> {
-        let digits = self.bytes.get(at + 1..at + 5)?;
+        let digits = self.bytes.get(at + 1..at + 6)?.get(..4)?;
         digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
     }
 
@@ -333,6 +334,7 @@ mod tests {
             ("{\"a\":1", 6, comma),
             ("{\"é\":x}", 5, value),
             ("\"\\u", 2, unicode),
+            ("\"\\u00e9", 2, unicode),
             ("\"abc\\", 0, open),
             ("{\"a", 1, open),
             ("[1}", 2, comma),

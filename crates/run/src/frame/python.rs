@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
-use serde_json::Number;
 use serde_json::ser::{Formatter, Serializer};
+use serde_json::{Number, Value};
 
 /// Writes JSON as Python's `json.dumps` does: `, ` and `: ` between things, only ASCII characters,
 /// floats as Python prints them.
@@ -23,19 +23,16 @@ pub(super) fn number(number: &Number) -> String {
     }
 }
 
+/// JSON spells finite floats as Python does, except for those close to zero.
 fn float(value: f64) -> String {
-    let scientific = format!("{value:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or_default();
-    if (-4..16).contains(&exponent) {
-        let mut plain = value.to_string();
-        if !plain.contains('.') {
-            plain.push_str(".0");
-        }
-        return plain;
+    if value == 0.0 || value.abs() >= 1e-4 {
+        return Value::from(value).to_string();
     }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{digits}e{sign}{:02}", exponent.unsigned_abs())
+    let scientific = format!("{value:e}");
+    match scientific.split_once("e-") {
+        Some((digits, exponent)) => format!("{digits}e-{exponent:0>2}"),
+        None => scientific,
+    }
 }
 
 struct PythonFormatter;

@@ -1,0 +1,68 @@
+//! What is fuzzed: the functions that meet the bytes of strangers. Included by the fuzz targets and by
+//! the tests of `modelyard-run`; whoever includes it imports the names that it takes from `super`.
+
+use super::{Bounds, ConfigSchema, Field, FieldKind, Frame, Length, Node, Report, parse_body};
+
+/// No answer to any request is longer, however wrong the request was.
+const LONGEST_ANSWER: usize = 1_000_000;
+
+/// A request that carries a frame.
+pub fn body(bytes: &[u8]) {
+    let Ok(value) = parse_body(Some("application/json"), bytes) else { return };
+    let report = Report::new();
+    let frame = Frame::read(Node::body(&value, &report));
+    assert_eq!(frame.is_some(), report.is_empty());
+    if let Some(frame) = &frame {
+        let schema = frame.infer_schema(&[]);
+        assert_eq!(schema.fields.len(), frame.columns.len());
+        assert!(frame.horizon().unwrap_or_default() <= frame.rows());
+        frame.write_records(std::io::sink()).expect("a frame has records");
+        csv(&frame.to_csv());
+    }
+    check_answer(report);
+}
+
+/// A file that a model left behind.
+pub fn csv(bytes: &[u8]) {
+    let Ok(frame) = Frame::from_csv(bytes) else { return };
+    assert!(frame.data.iter().all(|row| row.len() == frame.columns.len()));
+    if let Ok(again) = Frame::from_csv(&frame.to_csv()) {
+        assert_eq!(again.rows(), frame.rows());
+    }
+}
+
+/// A request that carries a config.
+pub fn config(bytes: &[u8]) {
+    let Ok(value) = parse_body(Some("application/json"), bytes) else { return };
+    let report = Report::new();
+    let data = schema().read(Node::body(&value, &report));
+    assert_eq!(data.is_some(), report.is_empty());
+    if let Some(data) = data {
+        assert!(data.contains_key("prediction_periods") && data.contains_key("path"));
+    }
+    check_answer(report);
+}
+
+fn check_answer(report: Report) {
+    if let Err(violations) = report.finish() {
+        let answer = serde_json::to_vec(&violations).expect("violations have a JSON");
+        assert!(answer.len() < LONGEST_ANSWER);
+    }
+}
+
+/// A schema with a field of every kind.
+fn schema() -> ConfigSchema {
+    let lags = Field::new("n_lags", FieldKind::Integer).with_default(3);
+    let path = Field::new("path", FieldKind::String);
+    let list = FieldKind::List(Box::new(FieldKind::Number));
+    let modes = FieldKind::Enum(vec!["fast".into(), 1.into(), serde_json::Value::Null]);
+    let short = Length { min: Some(1), max: Some(3) };
+    ConfigSchema::new("Fuzzed")
+        .with_field(lags.within(Bounds::none().at_least(0).at_most(24)).nullable())
+        .with_field(Field::new("precision", FieldKind::Number).optional())
+        .with_field(path.with_length(short))
+        .with_field(Field::new("flag", FieldKind::Boolean).with_hidden_default(false))
+        .with_field(Field::new("mode", modes).optional())
+        .with_field(Field::new("weights", list).with_length(short).optional())
+        .with_field(Field::new("free", FieldKind::Any(serde_json::json!({}))).optional())
+}

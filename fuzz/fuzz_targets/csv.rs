@@ -1,0 +1,12 @@
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use modelyard_kernel::form::{Bounds, Node, Report, parse_body};
+use modelyard_run::config::schema::{ConfigSchema, Field, FieldKind, Length};
+use modelyard_run::frame::Frame;
+
+#[path = "../entries.rs"]
+#[expect(dead_code, reason = "each target takes one of the entries")]
+mod entries;
+
+fuzz_target!(|bytes: &[u8]| entries::csv(bytes));
