@@ -1,0 +1,21 @@
+//! `cargo xtask bench`: how much the service costs, beside what it replaces.
+//!
+//! Machines are noisy, so the first figure is the server's own CPU time per request, which other
+//! work on the machine disturbs least.
+
+mod contestant;
+mod load;
+mod measure;
+mod payload;
+mod process;
+mod report;
+mod serve;
+
+use anyhow::{Result, bail};
+
+pub fn run(arguments: &[&str]) -> Result<()> {
+    match arguments {
+        ["serve", rest @ ..] => serve::run(rest),
+        other => bail!("there is no benchmark `{}`; there is `serve`", other.join(" ")),
+    }
+}

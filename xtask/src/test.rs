@@ -1,0 +1,77 @@
+//! `cargo xtask test`: everything that must pass, on a machine that has the Rust toolchain,
+//! Python 3 and the package registries.
+
+use std::{env, process::Command};
+
+use anyhow::{Result, bail, ensure};
+
+use crate::{
+    clients,
+    postgres::Postgres,
+    python,
+    shell::{self, cargo},
+    steps::Steps,
+};
+
+pub fn run(arguments: &[&str]) -> Result<()> {
+    let split = arguments.iter().position(|it| *it == "--").unwrap_or(arguments.len());
+    let (options, runner) = arguments.split_at(split);
+    let runner = runner.get(1..).unwrap_or_default();
+    let (mut fast, mut without_chap) = (false, false);
+    for option in options {
+        match *option {
+            "--fast" => fast = true,
+            "--without-chap" => without_chap = true,
+            other => bail!("`cargo xtask test` has no option `{other}`"),
+        }
+    }
+
+    let mut steps = Steps::new();
+    steps.run("suite, on SQLite and PostgreSQL", || suite(runner));
+    if runner.is_empty() {
+        steps.run("doc tests", || shell::run(&mut cargo(&["test", "--workspace", "--doc"])));
+        steps.run("tests of the Python example", example);
+        if fast {
+            println!("\n== real clients: left out, as --fast asks");
+        } else {
+            clients::all(&mut steps, without_chap);
+        }
+    }
+    steps.finish()
+}
+
+/// Each integration test runs on both databases by itself; it is told where PostgreSQL is.
+fn suite(arguments: &[&str]) -> Result<()> {
+    let given = env::var("TEST_DATABASE_URL").ok();
+    let (url, _postgres) = if let Some(url) = given {
+        println!("using the PostgreSQL that TEST_DATABASE_URL names");
+        (url, None)
+    } else {
+        let postgres = Postgres::start()?;
+        (postgres.url(), Some(postgres))
+    };
+
+    let mut command = if shell::is_installed("cargo-nextest", &["nextest", "--version"]) {
+        cargo(&["nextest", "run", "--workspace", "--profile", "ci"])
+    } else {
+        // Without nextest, the doc tests would run here and again in their own step.
+        let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
+        command.args(["--lib", "--bins", "--tests", "--examples"]);
+        command
+    };
+    shell::run(command.args(arguments).env("TEST_DATABASE_URL", url))
+}
+
+/// The example's scripts have tests of their own, on Python's standard library.
+fn example() -> Result<()> {
+    let directory = shell::root().join("examples/dengue");
+    let mut command = Command::new(python::any()?);
+    command.args(["-m", "unittest", "discover", "--verbose"]).current_dir(directory);
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    print!("{}{said}", String::from_utf8_lossy(&output.stdout));
+    ensure!(output.status.success(), "unittest ended with {}", output.status);
+    // Python before 3.12 calls it a success to find nothing.
+    ensure!(!said.contains("Ran 0 tests"), "unittest found no test in examples/dengue");
+    Ok(())
+}
