@@ -4,3 +4,6 @@ pub mod artifact;
 pub mod config;
 pub mod frame;
 pub mod runner;
+
+#[cfg(test)]
+mod strangers;
