@@ -1,0 +1,199 @@
+//! `/api/v1/ml`. Takes requests apart, calls [`Ml`], puts answers together.
+
+use axum::extract::{RawQuery, State};
+use axum::Json;
+use http::StatusCode;
+use modelyard_kernel::form::{Bounds, Query, Report, query_bool, query_int, query_one_of};
+use modelyard_kernel::{Caller, Failure, JsonBody, Result};
+use modelyard_run::config::ConfigId;
+use modelyard_run::frame::Frame;
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{PredictRequest, Submitted, TrainRequest, ValidateRequest, Validation, require_rows};
+use super::{Ml, PREDICT, READ, TRAIN};
+use crate::info::PeriodType;
+use crate::sample::{self, GeoShape, MAX_CELLS, Sample, SampleKind, SampleRequest};
+
+/// What to train with.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "documents what `TrainRequest::read` takes")]
+struct TrainIn {
+    /// A config.
+    #[schema(example = "01M7W2GK0TW2TS583RRGA4PB56")]
+    config_id: String,
+    /// What to learn from; at least one row.
+    data: Frame,
+    /// Where the locations are: a `GeoJSON` feature collection.
+    geo: Option<Value>,
+    /// What the client knows of the run: `prediction_periods`, and more.
+    run_info: Option<Value>,
+}
+
+/// What to predict with, and for.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "documents what `PredictRequest::read` takes")]
+struct PredictIn {
+    /// A training artifact.
+    #[schema(example = "01M7W2GK1CC2HZY9FECP19MYJJ")]
+    artifact_id: String,
+    /// What is known; at least one row.
+    historic: Frame,
+    /// The rows to predict for; at least one.
+    future: Frame,
+    /// Where the locations are: a `GeoJSON` feature collection.
+    geo: Option<Value>,
+    /// What the client knows of the run: `prediction_periods`, and more.
+    run_info: Option<Value>,
+}
+
+pub(super) fn routes(ml: Ml) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(train_model))
+        .routes(routes!(predict_with_model))
+        .routes(routes!(validate_request))
+        .routes(routes!(generate_sample_data))
+        .with_state(ml)
+}
+
+/// Train
+///
+/// Answers at once; follow the job. The artifact exists when the job has completed, and when the
+/// script failed: then it holds the script's output.
+#[utoipa::path(post, path = "/api/v1/ml/$train", tag = "ml", request_body = TrainIn,
+    responses((status = 202, body = Submitted)))]
+async fn train_model(
+    State(ml): State<Ml>,
+    caller: Caller,
+    body: JsonBody,
+) -> Result<(StatusCode, Json<Submitted>)> {
+    caller.permit(TRAIN)?;
+    let request = body.read(|node| {
+        let it = TrainRequest::read(&node)?;
+        require_rows(&node, "data", &it.data).then_some(it)
+    })?;
+    Ok((StatusCode::ACCEPTED, Json(ml.train(&caller, &request).await?)))
+}
+
+/// Predict
+///
+/// Answers at once; follow the job.
+#[utoipa::path(post, path = "/api/v1/ml/$predict", tag = "ml", request_body = PredictIn,
+    responses((status = 202, body = Submitted)))]
+async fn predict_with_model(
+    State(ml): State<Ml>,
+    caller: Caller,
+    body: JsonBody,
+) -> Result<(StatusCode, Json<Submitted>)> {
+    caller.permit(PREDICT)?;
+    let request = body.read(|node| {
+        let it = PredictRequest::read(&node)?;
+        let historic = require_rows(&node, "historic", &it.historic);
+        let future = require_rows(&node, "future", &it.future);
+        (historic && future).then_some(it)
+    })?;
+    Ok((StatusCode::ACCEPTED, Json(ml.predict(&caller, &request).await?)))
+}
+
+/// Validate
+///
+/// A training or prediction request with `type: train` or `type: predict`; says what would be wrong
+/// with it.
+#[utoipa::path(post, path = "/api/v1/ml/$validate", tag = "ml", request_body = Object,
+    responses((status = 200, body = Validation)))]
+async fn validate_request(
+    State(ml): State<Ml>,
+    caller: Caller,
+    body: JsonBody,
+) -> Result<Json<Validation>> {
+    caller.permit(READ)?;
+    let request = body.read(|node| ValidateRequest::read(&node))?;
+    Ok(Json(ml.validate(&caller, request).await?))
+}
+
+/// Generate sample data
+///
+/// A body for `$train` or `$predict` to try the service with. The numbers are made up.
+#[utoipa::path(get, path = "/api/v1/ml/$generate-sample-data", tag = "ml",
+    params(
+        ("kind" = Option<String>, Query, description = "`train` or `predict`"),
+        ("config_id" = Option<String>, Query, description = "whose covariates to add"),
+        ("num_locations" = Option<i64>, Query, description = "5 unless given"),
+        ("num_periods" = Option<i64>, Query, description = "50 unless given"),
+        ("num_features" = Option<i64>, Query, description = "3 unless given"),
+        ("period_type" = Option<String>, Query, description = "`monthly` or `weekly`"),
+        ("geo_type" = Option<String>, Query, description = "`polygon` or `point`"),
+        ("include_geo" = Option<bool>, Query, description = "whether to add geometries"),
+        ("seed" = Option<i64>, Query, description = "the same numbers again when it is not negative"),
+    ),
+    responses((status = 200, body = Object)))]
+async fn generate_sample_data(
+    State(ml): State<Ml>,
+    caller: Caller,
+    RawQuery(raw): RawQuery,
+) -> Result<Json<Sample>> {
+    caller.permit(READ)?;
+    let mut request = read_sample(&ml, raw.as_deref())?;
+    if let Some(text) = request.config_id.clone() {
+        let id = modelyard_kernel::Ulid::read(&text).map(ConfigId).ok_or_else(|| {
+            let shown: String = text.chars().take(64).collect();
+            Failure::bad_request("config_id_invalid", format!("Invalid config_id: '{shown}'"))
+        })?;
+        let config = ml.0.configs.get(&caller, id).await?;
+        let covariates = config.values().remove("additional_continuous_covariates");
+        request.config_covariates = covariates
+            .and_then(|it| serde_json::from_value(it).ok())
+            .unwrap_or_default();
+        request.config_id = Some(id.to_string());
+    }
+    // A million cells take a moment.
+    let made = tokio::task::spawn_blocking(move || sample::generate(&request)).await;
+    Ok(Json(made.map_err(Failure::internal)?))
+}
+
+fn read_sample(ml: &Ml, raw: Option<&str>) -> Result<SampleRequest> {
+    let query = Query::parse(raw);
+    let report = Report::new();
+    let number = |name, default: u32, max: u32| {
+        let bounds = Bounds::none().at_least(0).at_most(max);
+        let it = query_int(&report, name, query.get(name), &bounds);
+        it.and_then(|it| u32::try_from(it).ok()).unwrap_or(default)
+    };
+    let one_of = |name, words: &[&'static str]| query_one_of(&report, name, query.get(name), words);
+    let info = ml.info();
+    let kind = one_of("kind", &["train", "predict"]);
+    let period = one_of("period_type", &["monthly", "weekly"]);
+    let shape = one_of("geo_type", &["polygon", "point"]);
+    let geo = query_bool(&report, "include_geo", query.get("include_geo"));
+    let seed = query_int(&report, "seed", query.get("seed"), &Bounds::none()).unwrap_or(-1);
+    let request = SampleRequest {
+        kind: if kind == Some("predict") { SampleKind::Predict } else { SampleKind::Train },
+        locations: number("num_locations", 5, sample::MAX_LOCATIONS).max(1),
+        periods: number("num_periods", 50, sample::MAX_PERIODS).max(1),
+        features: number("num_features", 3, sample::MAX_FEATURES),
+        period_type: match period {
+            Some("weekly") => PeriodType::Weekly,
+            Some(_) => PeriodType::Monthly,
+            None => info.period_type,
+        },
+        geo: geo.unwrap_or(info.requires_geo).then_some(match shape {
+            Some("point") => GeoShape::Point,
+            _ => GeoShape::Polygon,
+        }),
+        seed: u64::try_from(seed).unwrap_or_else(|_| ml.0.clock.now().micros().unsigned_abs()),
+        required_covariates: info.required_covariates.clone(),
+        config_covariates: Vec::new(),
+        horizon: (info.min_prediction_periods, info.max_prediction_periods),
+        config_id: query.get("config_id").map(ToOwned::to_owned),
+    };
+    report.finish().map_err(Failure::violations)?;
+    if request.cells() > MAX_CELLS {
+        return Err(Failure::bad_request(
+            "sample_too_large",
+            format!("a sample has at most {MAX_CELLS} cells; ask for fewer locations or periods"),
+        ));
+    }
+    Ok(request)
+}

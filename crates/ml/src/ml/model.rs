@@ -1,0 +1,253 @@
+//! What is asked of a model, and what is kept of its work. No I/O in this file.
+
+use modelyard_kernel::form::{Node, Object};
+use modelyard_kernel::{Time, Ulid};
+use modelyard_run::artifact::ArtifactId;
+use modelyard_run::config::ConfigId;
+use modelyard_run::frame::Frame;
+use modelyard_run::runner::{Diagnostic, ScriptOutput, Severity};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::geo;
+
+/// Type of the artifact that training makes.
+pub const TRAINED: &str = "ml_training_workspace";
+/// Type of the artifact that prediction makes.
+pub const PREDICTED: &str = "ml_prediction";
+/// Type of the artifact that holds a prediction's files.
+pub const PREDICTION_FILES: &str = "ml_prediction_workspace";
+
+/// `POST $train`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TrainRequest {
+    /// The config to train with.
+    pub config_id: ConfigId,
+    /// What to learn from.
+    pub data: Frame,
+    /// Where the locations are: a `GeoJSON` feature collection.
+    pub geo: Option<Value>,
+    /// The horizon that the client will ask for, in periods.
+    pub periods: Option<i64>,
+}
+
+/// `POST $predict`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PredictRequest {
+    /// The training artifact.
+    pub artifact_id: ArtifactId,
+    /// What is known.
+    pub historic: Frame,
+    /// What to predict for.
+    pub future: Frame,
+    /// Where the locations are: a `GeoJSON` feature collection.
+    pub geo: Option<Value>,
+    /// The horizon, in periods.
+    pub periods: Option<i64>,
+}
+
+/// `POST $validate`.
+#[derive(Debug)]
+pub enum ValidateRequest {
+    /// Whether a training would be accepted.
+    Train(TrainRequest),
+    /// Whether a prediction would be accepted.
+    Predict(PredictRequest),
+}
+
+impl TrainRequest {
+    /// Reads a request's body. Frames without rows are left to the caller.
+    pub fn read(node: &Node<'_>) -> Option<Self> {
+        let object = node.object()?;
+        let config_id = object.required("config_id").and_then(|it| it.ulid());
+        let data = object.required("data").and_then(Frame::read);
+        let (geo, periods) = common(&object);
+        Some(Self {
+            config_id: ConfigId(Ulid::read(&config_id?)?),
+            data: data?,
+            geo: geo?,
+            periods: periods?,
+        })
+    }
+}
+
+impl PredictRequest {
+    /// Reads a request's body. Frames without rows are left to the caller.
+    pub fn read(node: &Node<'_>) -> Option<Self> {
+        let object = node.object()?;
+        let artifact_id = object.required("artifact_id").and_then(|it| it.ulid());
+        let historic = object.required("historic").and_then(Frame::read);
+        let future = object.required("future").and_then(Frame::read);
+        let (geo, periods) = common(&object);
+        Some(Self {
+            artifact_id: ArtifactId(Ulid::read(&artifact_id?)?),
+            historic: historic?,
+            future: future?,
+            geo: geo?,
+            periods: periods?,
+        })
+    }
+}
+
+impl ValidateRequest {
+    /// Reads a request's body: `type` says which of the two it is.
+    pub fn read(node: &Node<'_>) -> Option<Self> {
+        let object = node.object()?;
+        let Some(tag) = object.get("type") else {
+            let msg = "Unable to extract tag using discriminator 'type'";
+            node.fail("union_tag_not_found", msg, Some(json!({"discriminator": "'type'"})));
+            return None;
+        };
+        match tag.value().as_str() {
+            Some("train") => {
+                TrainRequest::read(&node.tagged("train")).map(ValidateRequest::Train)
+            }
+            Some("predict") => {
+                PredictRequest::read(&node.tagged("predict")).map(ValidateRequest::Predict)
+            }
+            _ => {
+                let shown = tag.value().as_str().map_or_else(|| tag.value().to_string(), str::to_owned);
+                let shown: String = shown.chars().take(64).collect();
+                node.fail(
+                    "union_tag_invalid",
+                    format!("Input tag '{shown}' found using 'type' does not match any of the expected tags: 'train', 'predict'"),
+                    Some(json!({
+                        "discriminator": "'type'",
+                        "tag": shown,
+                        "expected_tags": "'train', 'predict'",
+                    })),
+                );
+                None
+            }
+        }
+    }
+}
+
+type Common = (Option<Option<Value>>, Option<Option<i64>>);
+
+/// `geo` and the horizon of `run_info`, under its older name too.
+fn common(object: &Object<'_>) -> Common {
+    let geo = match object.get("geo").filter(|it| !it.is_null()) {
+        Some(it) => geo::read(&it).then(|| Some(it.value().clone())),
+        None => Some(None),
+    };
+    let Some(info) = object.get("run_info").filter(|it| !it.is_null()) else {
+        return (geo, Some(None));
+    };
+    let Some(info) = info.object() else { return (geo, None) };
+    let named = ["prediction_periods", "prediction_length"];
+    let periods = named.iter().find_map(|name| info.get(name).filter(|it| !it.is_null()));
+    let periods = match periods {
+        Some(it) => it.int().map(Some),
+        None => Some(None),
+    };
+    (geo, periods)
+}
+
+/// Reports a frame that has nothing in it: the contract lets it in and the job fails; we say so at
+/// once.
+pub(super) fn require_rows(node: &Node<'_>, key: &str, frame: &Frame) -> bool {
+    if !frame.is_empty() {
+        return true;
+    }
+    if let Some(it) = node.object().and_then(|it| it.get(key)) {
+        it.fail("value_error", "Value error, the frame has no rows", Some(json!({"error": {}})));
+    }
+    false
+}
+
+/// 202 of `$train` and `$predict`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Submitted {
+    /// The job to follow.
+    #[schema(value_type = String, example = "01M7W2GK1CC2HZY9FECP19MYJK")]
+    pub job_id: Ulid,
+    /// The id that the result will have.
+    #[schema(value_type = String, example = "01M7W2GK1CC2HZY9FECP19MYJJ")]
+    pub artifact_id: ArtifactId,
+    /// The same in words.
+    pub message: String,
+}
+
+/// 200 of `$validate`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Validation {
+    /// False when there is an error among the diagnostics.
+    pub valid: bool,
+    /// What was found.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Validation {
+    pub(super) fn of(diagnostics: Vec<Diagnostic>) -> Self {
+        Self { valid: !has_errors(&diagnostics), diagnostics }
+    }
+}
+
+pub(super) fn has_errors(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(|it| it.severity == Severity::Error)
+}
+
+pub(super) fn error(code: &str, message: String, field: &str) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        code: code.to_owned(),
+        message,
+        field: Some(field.to_owned()),
+    }
+}
+
+/// What is kept of a run, in an artifact's `metadata`.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Metadata {
+    pub(super) status: &'static str,
+    pub(super) config_id: ConfigId,
+    pub(super) started_at: String,
+    pub(super) completed_at: String,
+    pub(super) duration_seconds: f64,
+    pub(super) exit_code: Option<i32>,
+    pub(super) stdout: Option<String>,
+    pub(super) stderr: Option<String>,
+}
+
+impl Metadata {
+    pub(super) fn new(config_id: ConfigId, started: Time, completed: Time) -> Self {
+        let seconds = completed.since(started).as_secs_f64();
+        Self {
+            status: "success",
+            config_id,
+            started_at: started.to_offset(),
+            completed_at: completed.to_offset(),
+            duration_seconds: (seconds * 100.0).round() / 100.0,
+            exit_code: None,
+            stdout: None,
+            stderr: None,
+        }
+    }
+
+    pub(super) fn with_script(mut self, script: Option<&ScriptOutput>) -> Self {
+        if let Some(script) = script {
+            self.exit_code = Some(script.exit_code);
+            self.stdout = Some(script.stdout.clone());
+            self.stderr = Some(script.stderr.clone());
+        }
+        self
+    }
+
+    pub(super) fn failed(mut self) -> Self {
+        self.status = "failed";
+        self
+    }
+
+    /// An artifact's data, its content still to come.
+    pub(super) fn data(&self, kind: &str, content_type: &str, size: Option<u64>) -> Value {
+        json!({
+            "type": kind,
+            "metadata": self,
+            "content": null,
+            "content_type": content_type,
+            "content_size": size,
+        })
+    }
+}

@@ -1,0 +1,51 @@
+//! The job of a training.
+
+use modelyard_kernel::{Assignment, Done, Failed};
+use modelyard_run::artifact::NewContent;
+use modelyard_run::runner::TrainInput;
+
+use super::horizon::Horizon;
+use super::model::{Metadata, TRAINED, TrainRequest};
+use super::{Ml, failed, promised, script_failed};
+
+impl Ml {
+    pub(super) async fn do_train(&self, assignment: Assignment) -> Result<Done, Failed> {
+        let id = promised(&assignment)?;
+        let done = Done { artifact: Some(id.0) };
+        if self.is_published(&assignment).await? {
+            return Ok(done);
+        }
+        let request: TrainRequest =
+            serde_json::from_slice(&assignment.input).map_err(modelyard_kernel::Failure::internal)?;
+        let config = self.config(&assignment.caller, request.config_id).await?;
+        let mut values = config.values();
+        if let Some(horizon) = Horizon::resolve(request.periods, None, &values) {
+            if let Some(complaint) = horizon.complaint(self.info()) {
+                return Err(Failed::new("ValueError", complaint));
+            }
+            horizon.put_into(&mut values);
+        }
+        let mut data = request.data;
+        self.0.model.adapters.apply(&mut data);
+
+        let run = self.run("train", assignment.cancel.clone()).map_err(failed)?;
+        let started = self.0.clock.now();
+        let input = TrainInput { config: values, data, geo: request.geo };
+        let trained = self.0.model.runner.train(&run, input).await;
+        let metadata = Metadata::new(config.id, started, self.0.clock.now());
+
+        let (metadata, failure) = match trained {
+            Ok(trained) => (metadata.with_script(trained.script.as_ref()), None),
+            Err(error) if error.output().is_some() && !assignment.cancel.is_cancelled() => {
+                (metadata.failed().with_script(error.output()), Some(script_failed(&error, id.0)))
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let stored = self.archive(&run).await?;
+        let data = metadata.data(TRAINED, "application/zip", Some(stored.blob().size_bytes));
+        let draft = self.draft(Some(id), None, data, NewContent::Stored(stored)).await?;
+        self.publish(&assignment, vec![draft], Some(config.id)).await?;
+        run.workspace.remove().await.map_err(failed)?;
+        failure.map_or(Ok(done), Err)
+    }
+}
