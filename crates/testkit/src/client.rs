@@ -226,8 +226,11 @@ impl TestStream {
             if let Some(end) = self.pending.windows(2).position(|it| it == b"\n\n") {
                 let event: Vec<u8> = self.pending.drain(..end + 2).collect();
                 let event = String::from_utf8(event).unwrap();
-                let data: Vec<&str> =
-                    event.lines().filter_map(|it| it.strip_prefix("data:")).map(str::trim).collect();
+                let data: Vec<&str> = event
+                    .lines()
+                    .filter_map(|it| it.strip_prefix("data:"))
+                    .map(str::trim)
+                    .collect();
                 if !data.is_empty() {
                     return Some(data.join("\n"));
                 }

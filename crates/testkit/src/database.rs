@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::path::Path;
-use std::time::Duration;
 
 use modelyard_kernel::db::{Options, query};
 use modelyard_kernel::{Clock, Db, Time};
@@ -90,19 +89,18 @@ impl Drop for TestDatabase {
 
 /// Runs a test on a runtime of its own, with two workers as a small server has.
 pub fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.unwrap().block_on(test);
 }
 
 async fn connect(url: &str) -> Db {
-    let options =
-        Options { url: url.to_owned(), pool_size: 4, connect_timeout: Duration::from_secs(5) };
+    let options = Options { url: url.to_owned(), ..Options::default() };
     Db::connect(&options).await.unwrap()
 }
 
 async fn administer(server: &str, sql: String) {
-    let options =
-        Options { url: server.to_owned(), pool_size: 1, connect_timeout: Duration::from_secs(10) };
+    let options = Options { url: server.to_owned(), pool_size: 1, ..Options::default() };
     let db = Db::connect(&options).await.unwrap_or_else(|error| {
         panic!("the server that TEST_DATABASE_URL names cannot be reached: {error}")
     });

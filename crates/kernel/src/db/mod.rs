@@ -30,13 +30,27 @@ pub enum Dialect {
 /// Where the database is and how much of it to use at once.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `sqlite:PATH` or `postgres://user:password@host:port/name`.
+    /// `sqlite:PATH`, `sqlite::memory:` or `postgres://user:password@host:port/name`.
     pub url: String,
     /// Connections to PostgreSQL; reader threads on SQLite.
     pub pool_size: usize,
     /// How long to try to reach the server at start, with back-off, and how long a request waits
     /// for a connection.
     pub connect_timeout: Duration,
+    /// A transaction whose owner says nothing for this long is undone, so that the others go on.
+    pub idle_timeout: Duration,
+}
+
+impl Default for Options {
+    /// Fit for tests: a database in memory.
+    fn default() -> Self {
+        Self {
+            url: "sqlite::memory:".to_owned(),
+            pool_size: 4,
+            connect_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+        }
+    }
 }
 
 /// A handle on the database, cheap to clone.
@@ -56,11 +70,17 @@ impl Db {
     /// When the address is none, the file cannot be opened, or the server cannot be reached.
     pub async fn connect(options: &Options) -> Result<Self> {
         if let Some(path) = options.url.strip_prefix("sqlite:") {
-            let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
-            return sqlite::Sqlite::open(path, options.pool_size).map(|it| Self(Backend::Sqlite(it)));
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() {
+                return Err(Error::Address);
+            }
+            return sqlite::Sqlite::open(PathBuf::from(path), options)
+                .map(|it| Self(Backend::Sqlite(it)));
         }
         if options.url.starts_with("postgres://") || options.url.starts_with("postgresql://") {
-            return postgres::Postgres::connect(options).await.map(|it| Self(Backend::Postgres(it)));
+            return postgres::Postgres::connect(options)
+                .await
+                .map(|it| Self(Backend::Postgres(it)));
         }
         Err(Error::Address)
     }
@@ -93,13 +113,26 @@ impl Db {
     /// # Errors
     /// When no connection is free in time.
     pub async fn begin(&self) -> Result<Tx> {
-        Ok(Tx(Some(Conn(match &self.0 {
-            Backend::Sqlite(it) => ConnKind::SqliteTx(it.begin().await?),
-            Backend::Postgres(it) => ConnKind::PostgresTx(it.begin().await?),
-        }))))
+        Ok(Tx::new(match &self.0 {
+            Backend::Sqlite(it) => SessionKind::Sqlite(it.begin().await?),
+            Backend::Postgres(it) => SessionKind::Postgres(it.begin().await?),
+        }))
     }
 
-    /// Waits until what is queued is written, and closes.
+    /// A transaction to read in: all its statements see the database as it was at its beginning,
+    /// and it keeps nobody from writing.
+    ///
+    /// # Errors
+    /// When no connection is free in time.
+    pub async fn snapshot(&self) -> Result<Tx> {
+        Ok(Tx::new(match &self.0 {
+            Backend::Sqlite(it) => SessionKind::Sqlite(it.snapshot().await?),
+            Backend::Postgres(it) => SessionKind::Postgres(it.snapshot().await?),
+        }))
+    }
+
+    /// Waits until what is queued is written, and closes; statements of every handle are refused
+    /// from then on.
     pub async fn close(&self) {
         match &self.0 {
             Backend::Sqlite(it) => it.close().await,
@@ -115,17 +148,69 @@ pub struct Conn(ConnKind);
 #[derive(Debug)]
 enum ConnKind {
     Sqlite(sqlite::Sqlite),
-    SqliteTx(sqlite::Session),
     Postgres(postgres::Client),
-    PostgresTx(postgres::Client),
+    Tx(Session),
+}
+
+/// The inside of a transaction.
+#[derive(Debug)]
+struct Session {
+    kind: SessionKind,
+    /// PostgreSQL refuses everything after a statement that failed, SQLite does not: we do, so that
+    /// nobody commits half of what was meant.
+    failed: bool,
+}
+
+#[derive(Debug)]
+enum SessionKind {
+    Sqlite(sqlite::Session),
+    Postgres(postgres::Session),
+}
+
+impl Session {
+    async fn run(&mut self, query: Query) -> Result<Answer> {
+        self.allow()?;
+        let answer = match &self.kind {
+            SessionKind::Sqlite(it) => it.run(query).await,
+            SessionKind::Postgres(it) => it.run(query).await,
+        };
+        self.failed = answer.is_err();
+        answer
+    }
+
+    async fn batch(&mut self, sql: &str) -> Result<()> {
+        self.allow()?;
+        let done = match &self.kind {
+            SessionKind::Sqlite(it) => it.batch(sql.to_owned()).await,
+            SessionKind::Postgres(it) => it.batch(sql).await,
+        };
+        self.failed = done.is_err();
+        done
+    }
+
+    async fn commit(self) -> Result<()> {
+        self.allow()?;
+        match self.kind {
+            SessionKind::Sqlite(it) => it.commit().await,
+            SessionKind::Postgres(it) => it.commit().await,
+        }
+    }
+
+    fn allow(&self) -> Result<()> {
+        if self.failed { Err(Error::Aborted) } else { Ok(()) }
+    }
 }
 
 impl Conn {
     /// For the few statements that truly differ.
     pub fn dialect(&self) -> Dialect {
         match &self.0 {
-            ConnKind::Sqlite(_) | ConnKind::SqliteTx(_) => Dialect::Sqlite,
-            ConnKind::Postgres(_) | ConnKind::PostgresTx(_) => Dialect::Postgres,
+            ConnKind::Sqlite(_) => Dialect::Sqlite,
+            ConnKind::Postgres(_) => Dialect::Postgres,
+            ConnKind::Tx(it) => match it.kind {
+                SessionKind::Sqlite(_) => Dialect::Sqlite,
+                SessionKind::Postgres(_) => Dialect::Postgres,
+            },
         }
     }
 
@@ -156,26 +241,32 @@ impl Conn {
     async fn run(&mut self, query: Query) -> Result<Answer> {
         match &mut self.0 {
             ConnKind::Sqlite(it) => it.run(query).await,
-            ConnKind::SqliteTx(it) => it.run(query).await,
-            ConnKind::Postgres(it) | ConnKind::PostgresTx(it) => it.run(query).await,
+            ConnKind::Postgres(it) => it.run(query).await,
+            ConnKind::Tx(it) => it.run(query).await,
         }
     }
 }
 
 /// A transaction; undone when dropped without [`Tx::commit`].
+///
+/// After a statement that failed it refuses every other one, and the commit as well.
 #[derive(Debug)]
-pub struct Tx(Option<Conn>);
+pub struct Tx(Conn);
 
 impl Tx {
+    fn new(kind: SessionKind) -> Self {
+        Self(Conn(ConnKind::Tx(Session { kind, failed: false })))
+    }
+
     /// Makes it durable.
     ///
     /// # Errors
-    /// When the database refuses: nothing was written then.
-    pub async fn commit(mut self) -> Result<()> {
-        match self.0.take().map(|it| it.0) {
-            Some(ConnKind::SqliteTx(mut it)) => it.commit().await,
-            Some(ConnKind::PostgresTx(mut it)) => it.commit().await,
-            _ => Ok(()),
+    /// When the database refuses: nothing was written then. When the connection is lost meanwhile
+    /// ([`Error::Connect`]) nobody knows.
+    pub async fn commit(self) -> Result<()> {
+        match self.0.0 {
+            ConnKind::Tx(it) => it.commit().await,
+            ConnKind::Sqlite(_) | ConnKind::Postgres(_) => Ok(()),
         }
     }
 
@@ -184,10 +275,9 @@ impl Tx {
     /// # Errors
     /// The first that fails.
     pub async fn batch(&mut self, sql: &str) -> Result<()> {
-        match self.0.as_mut().map(|it| &mut it.0) {
-            Some(ConnKind::SqliteTx(it)) => it.batch(sql.to_owned()).await,
-            Some(ConnKind::PostgresTx(it)) => it.batch(sql).await,
-            _ => Ok(()),
+        match &mut self.0.0 {
+            ConnKind::Tx(it) => it.batch(sql).await,
+            ConnKind::Sqlite(_) | ConnKind::Postgres(_) => Ok(()),
         }
     }
 }
@@ -196,22 +286,13 @@ impl std::ops::Deref for Tx {
     type Target = Conn;
 
     fn deref(&self) -> &Conn {
-        self.0.as_ref().expect("a transaction is open until it is committed")
+        &self.0
     }
 }
 
 impl std::ops::DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut Conn {
-        self.0.as_mut().expect("a transaction is open until it is committed")
-    }
-}
-
-impl Drop for Tx {
-    fn drop(&mut self) {
-        // A SQLite session undoes itself when its channel closes.
-        if let Some(Conn(ConnKind::PostgresTx(it))) = self.0.take() {
-            it.abandon();
-        }
+        &mut self.0
     }
 }
 
@@ -308,6 +389,9 @@ pub enum Error {
     /// No connection was free in time, or the queue of statements is full.
     #[error("the database is busy")]
     Busy,
+    /// A statement of this transaction failed before, and nobody looked.
+    #[error("a statement of this transaction failed before")]
+    Aborted,
     /// Two transactions changed the same row.
     #[error("another transaction changed this")]
     Serialization,

@@ -2,9 +2,13 @@
 
 use std::error::Error as StdError;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
+    Timeouts,
+};
 use futures_util::FutureExt;
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
@@ -16,27 +20,36 @@ use crate::Time;
 
 /// From 1970 to 2000, where PostgreSQL begins to count, in microseconds.
 const EPOCH: i64 = 946_684_800_000_000;
+/// 4713 BC from there, the first instant of its calendar.
+const FIRST: i64 = -211_813_488_000_000_000;
+
+/// Statements that a connection keeps prepared: their texts are put together from what clients ask
+/// for, so there is no end to them.
+const PREPARED: usize = 256;
 
 #[derive(Clone)]
-pub(super) struct Postgres(Pool);
+pub(super) struct Postgres {
+    pool: Pool,
+    idle: Duration,
+}
 
 impl std::fmt::Debug for Postgres {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Postgres").field(&self.0.status()).finish()
+        f.debug_tuple("Postgres").field(&self.pool.status()).finish()
     }
 }
 
 impl Postgres {
     pub(super) async fn connect(options: &Options) -> Result<Self> {
         let config: tokio_postgres::Config =
-            options.url.parse().map_err(|it: tokio_postgres::Error| Error::Connect(it.into()))?;
+            options.url.parse().map_err(|it: tokio_postgres::Error| out_of_reach(&it))?;
         let manager = Manager::from_config(
             config,
             NoTls,
             ManagerConfig { recycling_method: RecyclingMethod::Fast },
         );
         let pool = Pool::builder(manager)
-            .max_size(options.pool_size)
+            .max_size(options.pool_size.max(1))
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts {
                 wait: Some(options.connect_timeout),
@@ -44,24 +57,28 @@ impl Postgres {
                 recycle: Some(Duration::from_secs(5)),
             })
             .build()
-            .map_err(|it| Error::Connect(it.into()))?;
-        let it = Self(pool);
+            .map_err(|it| out_of_reach(&it))?;
+        let it = Self { pool, idle: options.idle_timeout };
         it.reach(options.connect_timeout).await?;
         Ok(it)
     }
 
     /// Tries until the server answers: it may start at the same time as we do.
     async fn reach(&self, patience: Duration) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + patience;
         let mut pause = Duration::from_millis(50);
-        let mut waited = Duration::ZERO;
         loop {
-            match self.conn().await {
+            match self.pool.get().await {
                 Ok(_) => return Ok(()),
-                Err(error) if waited >= patience => return Err(error),
+                // Waiting does not make a password right.
+                Err(error) if is_refusal(&error) => return Err(out_of_reach(&error)),
+                Err(error) if tokio::time::Instant::now() + pause >= deadline => {
+                    return Err(out_of_reach(&error));
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "the database does not answer yet, trying again");
+                    let error = told(&error);
+                    tracing::warn!(error, "the database does not answer yet, trying again");
                     tokio::time::sleep(pause).await;
-                    waited += pause;
                     pause = (pause * 2).min(Duration::from_secs(2));
                 }
             }
@@ -69,24 +86,40 @@ impl Postgres {
     }
 
     pub(super) async fn conn(&self) -> Result<Client> {
-        self.0.get().await.map(Client).map_err(|it| match it {
-            deadpool_postgres::PoolError::Timeout(_) => Error::Busy,
-            other => Error::Connect(other.into()),
+        self.pool.get().await.map(Client::new).map_err(|it| match it {
+            PoolError::Timeout(TimeoutType::Wait) => Error::Busy,
+            PoolError::Closed => Error::Closed,
+            other => out_of_reach(&other),
         })
     }
 
-    pub(super) async fn begin(&self) -> Result<Client> {
-        let client = self.conn().await?;
-        client.batch("BEGIN").await?;
-        Ok(client)
+    pub(super) async fn begin(&self) -> Result<Session> {
+        self.session("BEGIN").await
+    }
+
+    pub(super) async fn snapshot(&self) -> Result<Session> {
+        self.session("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
+    }
+
+    async fn session(&self, begin: &str) -> Result<Session> {
+        // Made before the first wait: when the caller gives up meanwhile, it is undone.
+        let session = Session { client: self.conn().await?, open: true };
+        let idle = self.idle.as_millis();
+        let sql = format!("{begin}; SET LOCAL idle_in_transaction_session_timeout = {idle}");
+        session.client.batch(&sql).await?;
+        Ok(session)
     }
 
     pub(super) fn close(&self) {
-        self.0.close();
+        self.pool.close();
     }
 }
 
-pub(super) struct Client(Object);
+/// A connection of the pool, which goes back to it unless it turned out to be dead.
+pub(super) struct Client {
+    object: Option<Object>,
+    lost: AtomicBool,
+}
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -95,21 +128,49 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
+    fn new(object: Object) -> Self {
+        Self { object: Some(object), lost: AtomicBool::new(false) }
+    }
+
+    fn object(&self) -> &Object {
+        self.object.as_ref().expect("it is taken out only when the client is dropped")
+    }
+
     pub(super) async fn run(&self, query: Query) -> Result<Answer> {
-        let statement = self.0.prepare_cached(&query.sql).await.map_err(classify)?;
+        self.watch(self.ask(query).await)
+    }
+
+    pub(super) async fn batch(&self, sql: &str) -> Result<()> {
+        self.watch(self.object().batch_execute(sql).await.map_err(classify))
+    }
+
+    fn watch<T>(&self, answer: Result<T>) -> Result<T> {
+        if matches!(answer, Err(Error::Connect(_))) {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    async fn ask(&self, query: Query) -> Result<Answer> {
+        let client = self.object();
+        if client.statement_cache.size() >= PREPARED {
+            client.statement_cache.clear();
+        }
+        let statement = client.prepare_cached(&query.sql).await.map_err(classify)?;
         let args: Vec<&(dyn ToSql + Sync)> =
             query.args.iter().map(|it| it as &(dyn ToSql + Sync)).collect();
         if statement.columns().is_empty() {
-            let affected = self.0.execute(&statement, &args).await.map_err(classify)?;
+            let affected = client.execute(&statement, &args).await.map_err(classify)?;
             return Ok(Answer { rows: Vec::new(), affected });
         }
         let names = query.named.then(|| {
             statement.columns().iter().map(|it| it.name().to_owned()).collect::<Arc<[String]>>()
         });
-        let found = self.0.query(&statement, &args).await.map_err(classify)?;
+        let found = client.query(&statement, &args).await.map_err(classify)?;
         let mut rows = Vec::with_capacity(found.len());
         for row in found {
-            let values = (0..row.len()).map(|it| row.try_get(it)).collect::<std::result::Result<_, _>>();
+            let values =
+                (0..row.len()).map(|it| row.try_get(it)).collect::<std::result::Result<_, _>>();
             let mut row = Row::new(values.map_err(classify)?);
             row.names.clone_from(&names);
             rows.push(row);
@@ -117,25 +178,78 @@ impl Client {
         let affected = rows.len() as u64;
         Ok(Answer { rows, affected })
     }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if *self.lost.get_mut() {
+            // The next one in line would meet the same end.
+            let _dead = self.object.take().map(Object::take);
+        }
+    }
+}
+
+/// A transaction on a connection of its own.
+#[derive(Debug)]
+pub(super) struct Session {
+    client: Client,
+    open: bool,
+}
+
+impl Session {
+    pub(super) async fn run(&self, query: Query) -> Result<Answer> {
+        self.client.run(query).await
+    }
 
     pub(super) async fn batch(&self, sql: &str) -> Result<()> {
-        self.0.batch_execute(sql).await.map_err(classify)
+        self.client.batch(sql).await
     }
 
-    pub(super) async fn commit(&mut self) -> Result<()> {
-        self.batch("COMMIT").await
+    pub(super) async fn commit(mut self) -> Result<()> {
+        self.client.batch("COMMIT").await?;
+        self.open = false;
+        Ok(())
     }
+}
 
-    /// Undoes an open transaction without waiting: the command is on its way before the connection
-    /// is back in the pool, and whoever takes it next speaks after it.
-    pub(super) fn abandon(self) {
-        let _sent = self.0.batch_execute("ROLLBACK").now_or_never();
+impl Drop for Session {
+    /// Undoes it without waiting: the command is on its way before the connection is back in the
+    /// pool, and whoever takes it next speaks after it.
+    fn drop(&mut self) {
+        if self.open {
+            let _sent = self.client.object().batch_execute("ROLLBACK").now_or_never();
+        }
     }
+}
+
+/// The error and what caused it: the driver's own text stops at "db error".
+fn told(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(it) = cause {
+        let more = it.to_string();
+        // Some repeat their cause in their own text.
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = it.source();
+    }
+    text
+}
+
+fn out_of_reach(error: &(dyn StdError + 'static)) -> Error {
+    Error::Connect(told(error).into())
+}
+
+/// Whether the server is there and does not want us.
+fn is_refusal(error: &PoolError) -> bool {
+    let PoolError::Backend(error) = error else { return false };
+    error.code().is_some_and(|it| it.code().starts_with("28"))
 }
 
 fn classify(error: tokio_postgres::Error) -> Error {
     if error.is_closed() {
-        return Error::Connect(error.into());
+        return out_of_reach(&error);
     }
     match error.code() {
         Some(it) if *it == SqlState::T_R_SERIALIZATION_FAILURE => Error::Serialization,
@@ -144,14 +258,17 @@ fn classify(error: tokio_postgres::Error) -> Error {
         Some(it) if *it == SqlState::FOREIGN_KEY_VIOLATION => Error::ForeignKey,
         Some(it) if *it == SqlState::DISK_FULL => Error::Full,
         Some(it) if *it == SqlState::READ_ONLY_SQL_TRANSACTION => Error::ReadOnly,
+        Some(it) if *it == SqlState::IN_FAILED_SQL_TRANSACTION => Error::Aborted,
+        // A transaction that was silent for too long, as on SQLite.
+        Some(it) if *it == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => Error::Busy,
         // 57P01 to 57P03: shutting down, crashed, starting up.
         Some(it) if it.code().starts_with("57P") || it.code().starts_with("08") => {
-            Error::Connect(error.into())
+            out_of_reach(&error)
         }
         None if StdError::source(&error).is_some_and(|it| it.is::<std::io::Error>()) => {
-            Error::Connect(error.into())
+            out_of_reach(&error)
         }
-        _ => Error::Driver(error.into()),
+        _ => Error::Driver(told(&error).into()),
     }
 }
 
@@ -163,7 +280,10 @@ impl ToSql for Value {
             Value::Null => Ok(IsNull::Yes),
             Value::Int(it) if *ty == Type::INT4 => i32::try_from(*it)?.to_sql(ty, out),
             Value::Int(it) if *ty == Type::INT2 => i16::try_from(*it)?.to_sql(ty, out),
-            #[expect(clippy::cast_precision_loss, reason = "an integer compared with a float column")]
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "an integer compared with a float column"
+            )]
             Value::Int(it) if *ty == Type::FLOAT8 => (*it as f64).to_sql(ty, out),
             Value::Int(it) => it.to_sql(ty, out),
             Value::Real(it) => it.to_sql(ty, out),
@@ -179,7 +299,9 @@ impl ToSql for Value {
             Value::Bytes(it) => it.to_sql(ty, out),
             Value::Bool(it) => it.to_sql(ty, out),
             Value::Time(it) => {
-                out.extend_from_slice(&(it.micros() - EPOCH).to_be_bytes());
+                // A client may ask for what was before the first year that the server knows.
+                let micros = it.micros().saturating_sub(EPOCH).max(FIRST);
+                out.extend_from_slice(&micros.to_be_bytes());
                 Ok(IsNull::No)
             }
         }
@@ -203,9 +325,12 @@ impl<'a> FromSql<'a> for Value {
             Type::FLOAT8 => Value::Real(f64::from_sql(ty, raw)?),
             Type::BYTEA => Value::Bytes(raw.to_vec()),
             Type::TIMESTAMPTZ => {
-                Value::Time(Time::from_micros(i64::from_be_bytes(raw.try_into()?) + EPOCH))
+                let micros = i64::from_be_bytes(raw.try_into()?);
+                Value::Time(Time::from_micros(micros.saturating_add(EPOCH)))
             }
-            Type::JSONB => Value::Text(String::from_utf8(raw.get(1..).unwrap_or_default().to_vec())?),
+            Type::JSONB => {
+                Value::Text(String::from_utf8(raw.get(1..).unwrap_or_default().to_vec())?)
+            }
             Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::JSON => {
                 Value::Text(String::from_utf8(raw.to_vec())?)
             }

@@ -4,7 +4,10 @@
 //! nobody hears of success before that commit.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{
+    Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel,
+};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -14,14 +17,14 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, ToSql};
 use tokio::sync::oneshot;
 
-use super::{Answer, Error, Query, Result, Row, Value};
+use super::{Answer, Error, Options, Query, Result, Row, Value};
 
 /// Statements that may wait for a thread; more are answered with [`Error::Busy`].
 const QUEUE: usize = 4096;
 /// Single statements that share one commit.
 const GROUP: usize = 128;
-/// A transaction whose owner says nothing for this long is undone, so that the others go on.
-const IDLE: Duration = Duration::from_secs(30);
+/// A snapshot keeps nobody from writing, so its owner may be silent for longer.
+const SNAPSHOT_IDLE: Duration = Duration::from_secs(600);
 
 type Reply<T> = oneshot::Sender<Result<T>>;
 
@@ -31,8 +34,11 @@ pub(super) struct Sqlite(Arc<Threads>);
 
 #[derive(Debug)]
 struct Threads {
+    path: PathBuf,
     writer: SyncSender<Write>,
-    readers: SyncSender<Read>,
+    /// None when only one connection can see the database: one in memory.
+    readers: Option<SyncSender<Read>>,
+    closed: AtomicBool,
 }
 
 type Read = (Query, Reply<Answer>);
@@ -53,34 +59,33 @@ enum Step {
 
 impl Sqlite {
     /// Opens or makes the file, and starts the threads. They end with the last handle.
-    pub(super) fn open(path: PathBuf, readers: usize) -> Result<Self> {
+    pub(super) fn open(path: PathBuf, options: &Options) -> Result<Self> {
+        let in_memory = path.as_os_str() == ":memory:";
         if let Some(parent) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
             fs_err::create_dir_all(parent).map_err(|it| Error::Connect(it.into()))?;
         }
-        let writing = connect(&path, OpenFlags::default())?;
+        let writing =
+            connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
         // Write-ahead logging: readers see the last commit and never wait for the writer.
         writing
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 1000;")
             .map_err(classify)?;
 
-        let (read_sender, read_queue) = sync_channel::<Read>(QUEUE);
-        let read_queue = Arc::new(Mutex::new(read_queue));
-        for _ in 0..readers.max(1) {
-            let reading = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-            let queue = Arc::clone(&read_queue);
-            start("sqlite-read", move || read_loop(&reading, &queue))?;
-        }
-        let (write_sender, write_queue) = sync_channel(QUEUE);
-        start("sqlite-write", move || write_loop(&writing, &write_queue))?;
-        Ok(Self(Arc::new(Threads { writer: write_sender, readers: read_sender })))
+        let readers = if in_memory { None } else { Some(start_readers(&path, options.pool_size)?) };
+        let (writer, queue) = sync_channel(QUEUE);
+        let idle = options.idle_timeout;
+        start("sqlite-write", move || write_loop(&writing, &queue, idle))?;
+        Ok(Self(Arc::new(Threads { path, writer, readers, closed: AtomicBool::new(false) })))
     }
 
     pub(super) async fn run(&self, query: Query) -> Result<Answer> {
+        if self.0.closed.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
         let (reply, answer) = oneshot::channel();
-        if query.writes {
-            send(&self.0.writer, Write::One(query, reply))?;
-        } else {
-            send(&self.0.readers, (query, reply))?;
+        match &self.0.readers {
+            Some(readers) if !query.writes => send(readers, (query, reply))?,
+            _ => send(&self.0.writer, Write::One(query, reply))?,
         }
         answer.await.map_err(|_| Error::Closed)?
     }
@@ -93,7 +98,33 @@ impl Sqlite {
         Ok(Session(steps))
     }
 
+    /// A thread and a connection of its own, for a program that reads everything.
+    pub(super) async fn snapshot(&self) -> Result<Session> {
+        if self.0.readers.is_none() {
+            return self.begin().await;
+        }
+        if self.0.closed.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
+        let (steps, receiver) = channel();
+        let (reply, ready) = oneshot::channel();
+        let path = self.0.path.clone();
+        start("sqlite-snapshot", move || match connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY) {
+            // It begins with the first thing that is read.
+            Ok(conn) => {
+                let begin = "BEGIN; SELECT 1 FROM sqlite_master LIMIT 1";
+                session(&conn, begin, SNAPSHOT_IDLE, &receiver, reply);
+            }
+            Err(error) => {
+                let _gone = reply.send(Err(error));
+            }
+        })?;
+        ready.await.map_err(|_| Error::Closed)??;
+        Ok(Session(steps))
+    }
+
     pub(super) async fn close(&self) {
+        self.0.closed.store(true, Ordering::Relaxed);
         let (reply, done) = oneshot::channel();
         if send(&self.0.writer, Write::Close(reply)).is_ok() {
             let _closed = done.await;
@@ -101,23 +132,35 @@ impl Sqlite {
     }
 }
 
-/// The writer, lent to one transaction.
+fn start_readers(path: &Path, count: usize) -> Result<SyncSender<Read>> {
+    let (sender, queue) = sync_channel::<Read>(QUEUE);
+    let queue = Arc::new(Mutex::new(queue));
+    for _ in 0..count.max(1) {
+        let reading = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let queue = Arc::clone(&queue);
+        start("sqlite-read", move || read_loop(&reading, &queue))?;
+    }
+    Ok(sender)
+}
+
+/// A connection, lent to one transaction.
 #[derive(Debug)]
 pub(super) struct Session(mpsc::Sender<Step>);
 
 impl Session {
-    pub(super) async fn run(&mut self, query: Query) -> Result<Answer> {
+    pub(super) async fn run(&self, query: Query) -> Result<Answer> {
         self.ask(|reply| Step::Run(query, reply)).await
     }
 
-    pub(super) async fn batch(&mut self, sql: String) -> Result<()> {
+    pub(super) async fn batch(&self, sql: String) -> Result<()> {
         self.ask(|reply| Step::Batch(sql, reply)).await
     }
 
-    pub(super) async fn commit(&mut self) -> Result<()> {
+    pub(super) async fn commit(self) -> Result<()> {
         self.ask(Step::Commit).await
     }
 
+    /// A session that ended by itself was silent for too long.
     async fn ask<T>(&self, step: impl FnOnce(Reply<T>) -> Step) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         self.0.send(step(reply)).map_err(|_| Error::Busy)?;
@@ -138,6 +181,8 @@ fn start(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    // Each connection stays on its thread.
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).map_err(|it| Error::Connect(it.into()))?;
     conn.busy_timeout(Duration::from_secs(5)).map_err(classify)?;
     conn.set_prepared_statement_cache_capacity(128);
@@ -160,13 +205,17 @@ fn read_loop(conn: &Connection, queue: &Mutex<Receiver<Read>>) {
     }
 }
 
-fn write_loop(conn: &Connection, queue: &Receiver<Write>) {
+fn write_loop(conn: &Connection, queue: &Receiver<Write>, idle: Duration) {
     let mut next = queue.recv().ok();
     while let Some(write) = next.take() {
         match write {
             Write::One(query, reply) => next = group(conn, queue, query, reply),
-            Write::Begin(steps, ready) => session(conn, &steps, ready),
+            Write::Begin(steps, ready) => session(conn, "BEGIN IMMEDIATE", idle, &steps, ready),
             Write::Close(reply) => {
+                // What is in the log goes to the file, so that a copy of the file has everything.
+                if let Err(error) = conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
+                    tracing::warn!(%error, "the database's log could not be emptied");
+                }
                 let _gone = reply.send(Ok(()));
                 return;
             }
@@ -179,25 +228,40 @@ fn write_loop(conn: &Connection, queue: &Receiver<Write>) {
 
 /// Runs single statements until the queue is empty, commits, and only then answers. Returns what
 /// came next and is no single statement.
-fn group(conn: &Connection, queue: &Receiver<Write>, query: Query, reply: Reply<Answer>) -> Option<Write> {
+fn group(
+    conn: &Connection,
+    queue: &Receiver<Write>,
+    query: Query,
+    reply: Reply<Answer>,
+) -> Option<Write> {
     if let Err(error) = conn.execute_batch("BEGIN IMMEDIATE").map_err(classify) {
         let _gone = reply.send(Err(error));
         return None;
     }
-    let mut answers = vec![(reply, run(conn, &query))];
+    let mut answers = Vec::new();
+    let mut one = Some((query, reply));
     let mut next = None;
-    while answers.len() < GROUP {
+    while let Some((query, reply)) = one.take() {
+        // Whoever gave up waiting was not promised anything.
+        if !reply.is_closed() {
+            // A statement that fails undoes itself and leaves the transaction as it was…
+            answers.push((reply, run(conn, &query)));
+        }
+        // …except when SQLite gives all of it up, as it may when the disk is full.
+        if conn.is_autocommit() || answers.len() >= GROUP {
+            break;
+        }
         match queue.try_recv() {
-            // A statement that fails undoes itself and leaves the transaction as it was.
-            Ok(Write::One(query, reply)) => answers.push((reply, run(conn, &query))),
-            Ok(other) => {
-                next = Some(other);
-                break;
-            }
-            Err(_) => break,
+            Ok(Write::One(query, reply)) => one = Some((query, reply)),
+            Ok(other) => next = Some(other),
+            Err(_) => {}
         }
     }
-    let committed = conn.execute_batch("COMMIT").map_err(classify);
+    let committed = if conn.is_autocommit() {
+        Err(answers.last().and_then(|it| it.1.as_ref().err()).map_or(Error::Aborted, again))
+    } else {
+        conn.execute_batch("COMMIT").map_err(classify)
+    };
     if committed.is_err() {
         undo(conn);
     }
@@ -211,15 +275,21 @@ fn group(conn: &Connection, queue: &Receiver<Write>, query: Query, reply: Reply<
     next
 }
 
-fn session(conn: &Connection, steps: &Receiver<Step>, ready: Reply<()>) {
-    let begun = conn.execute_batch("BEGIN IMMEDIATE").map_err(classify);
+fn session(
+    conn: &Connection,
+    begin: &str,
+    idle: Duration,
+    steps: &Receiver<Step>,
+    ready: Reply<()>,
+) {
+    let begun = conn.execute_batch(begin).map_err(classify);
     let failed = begun.is_err();
     if ready.send(begun).is_err() || failed {
         undo(conn);
         return;
     }
     loop {
-        match steps.recv_timeout(IDLE) {
+        match steps.recv_timeout(idle) {
             Ok(Step::Run(query, reply)) => {
                 let _gone = reply.send(run(conn, &query));
             }
@@ -265,7 +335,8 @@ fn run(conn: &Connection, query: &Query) -> Result<Answer> {
     let mut rows = Vec::new();
     let mut cursor = statement.raw_query();
     while let Some(row) = cursor.next().map_err(classify)? {
-        let values = (0..columns).map(|it| row.get_ref(it).map(read)).collect::<rusqlite::Result<Vec<_>>>();
+        let values =
+            (0..columns).map(|it| row.get_ref(it).map(read)).collect::<rusqlite::Result<Vec<_>>>();
         let mut row = Row::new(values.map_err(classify)?);
         row.names.clone_from(&names);
         rows.push(row);
@@ -277,7 +348,8 @@ fn run(conn: &Connection, query: &Query) -> Result<Answer> {
 /// SQLite numbers `$2` by where it first stands, not by its digits, so each is bound by its name.
 fn bind(statement: &mut CachedStatement<'_>, args: &[Value]) -> rusqlite::Result<()> {
     for index in 1..=statement.parameter_count() {
-        let number = statement.parameter_name(index).and_then(|it| it.get(1..)?.parse::<usize>().ok());
+        let number =
+            statement.parameter_name(index).and_then(|it| it.get(1..)?.parse::<usize>().ok());
         let value = number.and_then(|it| args.get(it.checked_sub(1)?)).unwrap_or(&Value::Null);
         statement.raw_bind_parameter(index, Bound(value))?;
     }
@@ -311,13 +383,18 @@ fn read(value: ValueRef<'_>) -> Value {
 }
 
 fn classify(error: rusqlite::Error) -> Error {
-    let rusqlite::Error::SqliteFailure(code, _) = &error else { return Error::Driver(error.into()) };
+    let rusqlite::Error::SqliteFailure(code, _) = &error else {
+        return Error::Driver(error.into());
+    };
     match (code.code, code.extended_code) {
         (ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _) => Error::Busy,
         (ErrorCode::DiskFull, _) => Error::Full,
         (ErrorCode::ReadOnly, _) => Error::ReadOnly,
         // SQLite reports a failed write of a full or vanished disk as an I/O error.
-        (ErrorCode::SystemIoFailure, rusqlite::ffi::SQLITE_IOERR_WRITE | rusqlite::ffi::SQLITE_IOERR_SHMSIZE) => Error::Full,
+        (
+            ErrorCode::SystemIoFailure,
+            rusqlite::ffi::SQLITE_IOERR_WRITE | rusqlite::ffi::SQLITE_IOERR_SHMSIZE,
+        ) => Error::Full,
         (ErrorCode::CannotOpen, _) => Error::Connect(error.into()),
         (
             ErrorCode::ConstraintViolation,
