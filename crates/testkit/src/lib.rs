@@ -43,7 +43,8 @@ pub fn scope_of(tenant: &str, service: &str) -> Scope {
 #[macro_export]
 macro_rules! on_both_databases {
     ($($(#[$meta:meta])* async fn $name:ident($database:ident: TestDatabase) $body:block)+) => {
-        $(mod $name {
+        $(#[cfg(test)]
+        mod $name {
             #[allow(unused_imports, reason = "not every test needs what stands around it")]
             use super::*;
 

@@ -117,7 +117,7 @@ impl Postgres {
 
 /// A connection of the pool, which goes back to it unless it turned out to be dead.
 pub(super) struct Client {
-    object: Option<Object>,
+    object: Option<Box<Object>>,
     lost: AtomicBool,
 }
 
@@ -129,7 +129,7 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     fn new(object: Object) -> Self {
-        Self { object: Some(object), lost: AtomicBool::new(false) }
+        Self { object: Some(Box::new(object)), lost: AtomicBool::new(false) }
     }
 
     fn object(&self) -> &Object {
@@ -184,7 +184,7 @@ impl Drop for Client {
     fn drop(&mut self) {
         if *self.lost.get_mut() {
             // The next one in line would meet the same end.
-            let _dead = self.object.take().map(Object::take);
+            let _dead = self.object.take().map(|it| Object::take(*it));
         }
     }
 }

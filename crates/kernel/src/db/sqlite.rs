@@ -61,8 +61,8 @@ impl Sqlite {
     /// Opens or makes the file, and starts the threads. They end with the last handle.
     pub(super) fn open(path: PathBuf, options: &Options) -> Result<Self> {
         let in_memory = path.as_os_str() == ":memory:";
-        if let Some(parent) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
-            fs_err::create_dir_all(parent).map_err(|it| Error::Connect(it.into()))?;
+        if !in_memory {
+            make_file(&path).map_err(|it| Error::Connect(it.into()))?;
         }
         let writing =
             connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
@@ -130,6 +130,17 @@ impl Sqlite {
             let _closed = done.await;
         }
     }
+}
+
+/// Makes the file if there is none, for its owner only, and its directory. SQLite would say no more
+/// than that it cannot be opened, and open one that may not be written as if nothing were wrong.
+fn make_file(path: &Path) -> std::io::Result<()> {
+    use fs_err::os::unix::fs::OpenOptionsExt;
+    if let Some(parent) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
+        fs_err::create_dir_all(parent)?;
+    }
+    let mut options = fs_err::OpenOptions::new();
+    options.append(true).create(true).mode(0o600).open(path).map(drop)
 }
 
 fn start_readers(path: &Path, count: usize) -> Result<SyncSender<Read>> {
@@ -314,10 +325,10 @@ fn session(
 
 /// Ends a transaction that did not commit; a failed statement may already have ended it.
 fn undo(conn: &Connection) {
-    if !conn.is_autocommit() {
-        if let Err(error) = conn.execute_batch("ROLLBACK") {
-            tracing::error!(%error, "a transaction could not be undone");
-        }
+    if !conn.is_autocommit()
+        && let Err(error) = conn.execute_batch("ROLLBACK")
+    {
+        tracing::error!(%error, "a transaction could not be undone");
     }
 }
 
@@ -329,9 +340,9 @@ fn run(conn: &Connection, query: &Query) -> Result<Answer> {
         let affected = statement.raw_execute().map_err(classify)?;
         return Ok(Answer { rows: Vec::new(), affected: affected as u64 });
     }
-    let names = query.named.then(|| {
-        statement.column_names().into_iter().map(ToOwned::to_owned).collect::<Arc<[String]>>()
-    });
+    let names = query
+        .named
+        .then(|| statement.column_names().map(ToOwned::to_owned).collect::<Arc<[String]>>());
     let mut rows = Vec::new();
     let mut cursor = statement.raw_query();
     while let Some(row) = cursor.next().map_err(classify)? {

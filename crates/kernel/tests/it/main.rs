@@ -1,5 +1,7 @@
 //! The data layer and the blobs, on both databases.
 
+#![expect(clippy::unwrap_used, reason = "tests panic loudly")]
+
 mod statements;
 mod transactions;
 mod trouble;

@@ -72,6 +72,23 @@ fn on_a_full_disk_a_transaction_fails_whole() {
 }
 
 #[test]
+fn a_database_that_may_no_longer_be_written_can_still_be_read() {
+    run(async {
+        let database = TestDatabase::sqlite().await;
+        let mut conn = database.db.conn().await.unwrap();
+        make_counters(&mut conn).await;
+        // It takes effect at once, so that the commit around it is refused already.
+        let _refused = query("PRAGMA query_only = ON").execute(&mut conn).await;
+        let refused = add(&mut conn, "a", 1).await.unwrap_err();
+        assert!(matches!(refused, Error::ReadOnly), "{refused}");
+        assert_eq!(Failure::from(refused).code(), "storage_read_only");
+        let mut tx = database.db.begin().await.unwrap();
+        assert!(matches!(add(&mut tx, "a", 1).await, Err(Error::ReadOnly)));
+        assert!(counters(&mut conn).await.is_empty());
+    });
+}
+
+#[test]
 fn a_queue_that_is_full_says_so_at_once() {
     run(async {
         let database = TestDatabase::sqlite().await;
@@ -164,4 +181,48 @@ fn a_server_that_does_not_want_us_is_not_asked_again_and_again() {
         let error = Db::connect(&options).await.unwrap_err();
         assert!(error.to_string().contains("nobody_we_know"), "{error}");
     });
+}
+
+/// Runs `body` as a user who owns nothing: nothing keeps root from writing.
+fn without_privileges(body: impl FnOnce() + Send + 'static) {
+    use rustix::thread::set_thread_uid;
+    let thread = std::thread::spawn(move || {
+        // Of this thread and those that it starts; refused to whoever has no privileges anyway.
+        let _refused = set_thread_uid(rustix::process::Uid::from_raw(65534));
+        body();
+    });
+    thread.join().unwrap();
+}
+
+fn set_mode(path: &std::path::Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_directory_that_may_not_be_written_is_told_when_the_database_is_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("old.db");
+    let options = |name: &str| Options {
+        url: format!("sqlite:{}", directory.path().join(name).display()),
+        ..Options::default()
+    };
+    let (old, new) = (options("old.db"), options("new.db"));
+    run(async {
+        let db = Db::connect(&old).await.unwrap();
+        make_counters(&mut db.conn().await.unwrap()).await;
+        db.close().await;
+    });
+    set_mode(&file, 0o444);
+    set_mode(directory.path(), 0o555);
+    without_privileges(move || {
+        run(async move {
+            for options in [old, new] {
+                let error = Db::connect(&options).await.unwrap_err().to_string();
+                assert!(error.contains(options.url.trim_start_matches("sqlite:")), "{error}");
+                assert!(error.contains("Permission denied"), "{error}");
+            }
+        });
+    });
+    set_mode(directory.path(), 0o755);
 }
