@@ -1,0 +1,143 @@
+//! The HTTP edge: what happens to every request, whichever slice answers it.
+//!
+//! From the outside in: [`serve`] owns the connections, [`App`] makes the address plain, the
+//! [`observe`] layer gives each request an id and answers for it in log, metrics and problem
+//! documents, [`limits`] bound it, and the [`Authenticator`] of a service finds its caller.
+//!
+//! [`guarded`] goes around the routes of one service, [`mount`] puts services side by side, and
+//! [`app`] goes around all of them.
+
+mod auth;
+mod compress;
+mod limits;
+mod misses;
+mod observe;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::DefaultBodyLimit;
+use axum::response::Response;
+use axum::routing::future::RouteFuture;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, StatusCode, Uri, header};
+use modelyard_kernel::Clock;
+use pin_project_lite::pin_project;
+use tower::{Service, ServiceBuilder};
+
+use crate::metrics::Metrics;
+
+pub use auth::{Authenticator, NotAHeader};
+pub(crate) use compress::accepts_gzip;
+pub use limits::Limits;
+pub use observe::RequestId;
+pub use serve::{ServeOptions, serve};
+
+/// The routes of one service behind its authenticator, which also hides what is missing.
+pub fn guarded(routes: Router, authenticator: Authenticator) -> Router {
+    misses::answered(routes).layer(authenticator)
+}
+
+/// Puts guarded services side by side, each below `/services/{id}`; a single one is also at `/`,
+/// where chapkit's clients expect it. With several, `front` answers at `/`.
+pub fn mount(services: Vec<(String, Router)>, front: Router) -> Router {
+    let single = if let [(_, only)] = services.as_slice() { Some(only.clone()) } else { None };
+    let root = single.unwrap_or_else(|| misses::answered(front));
+    services
+        .into_iter()
+        .fold(root, |root, (id, routes)| root.nest(&format!("/services/{id}"), routes))
+}
+
+/// The whole application: every request observed and bounded.
+pub fn app(routes: Router, clock: Clock, metrics: Metrics, limits: Limits) -> App {
+    let layers = ServiceBuilder::new()
+        .layer(observe::Observe::new(clock, metrics, limits))
+        // Bodies are bounded by `limits`, which knows the routes that take large ones.
+        .layer(DefaultBodyLimit::disable());
+    App(routes.layer(layers))
+}
+
+/// The application as a service. Cheap to clone.
+///
+/// Around the router it does what the router cannot see: `%24` in a path is the `$` of an
+/// operation, and the methods that a 405 names are a readable list.
+#[derive(Clone, Debug)]
+pub struct App(Router);
+
+impl Service<Request<Body>> for App {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Answer {
+        if request.uri().path().contains("%24") {
+            let plain = with_dollars(request.uri());
+            *request.uri_mut() = plain;
+        }
+        Answer { inner: self.0.call(request) }
+    }
+}
+
+fn with_dollars(uri: &Uri) -> Uri {
+    let path = uri.path().replace("%24", "$");
+    let whole = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = PathAndQuery::try_from(whole).ok().or(parts.path_and_query);
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+}
+
+pin_project! {
+    /// The answer of [`App`], on its way.
+    pub struct Answer {
+        #[pin]
+        inner: RouteFuture<Infallible>,
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").finish_non_exhaustive()
+    }
+}
+
+impl Future for Answer {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut response = ready!(self.project().inner.poll(cx))?;
+        match response.status() {
+            StatusCode::METHOD_NOT_ALLOWED => space_out(&mut response),
+            // The router names the methods of a path that, for this method, does not exist.
+            StatusCode::NOT_FOUND => {
+                response.headers_mut().remove(header::ALLOW);
+            }
+            _ => {}
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// `GET,HEAD` becomes `GET, HEAD`.
+fn space_out(response: &mut Response) {
+    let Some(allow) = response.headers().get(header::ALLOW).and_then(|it| it.to_str().ok()) else {
+        return;
+    };
+    let methods: Vec<&str> = allow.split(',').map(str::trim).filter(|it| !it.is_empty()).collect();
+    if let Ok(allow) = HeaderValue::from_str(&methods.join(", ")) {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+}

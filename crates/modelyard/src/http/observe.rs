@@ -1,0 +1,293 @@
+//! The outermost layer: each request gets an id, a line in the log and a place in the metrics, and
+//! whatever goes wrong on the way becomes a problem document.
+//!
+//! Every request pays for this, so nothing here formats or allocates what the answer does not need.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::MatchedPath;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body::Body as _;
+use modelyard_kernel::failure::Unrendered;
+use modelyard_kernel::{Clock, Failure, Ulid, reply};
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
+use tower::{Layer, Service};
+
+use super::{Limits, compress, limits};
+use crate::metrics::Metrics;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Where the metrics are read; they do not count themselves.
+const METRICS: &str = "/metrics";
+/// How a client that left before its answer is written down, as other servers do.
+const CLIENT_LEFT: u16 = 499;
+
+/// The id of a request: in its log line, in `x-request-id`, in a problem's `trace_id`. An id that
+/// the client sends is ignored.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestId(pub Ulid);
+
+/// The layer.
+#[derive(Clone, Debug)]
+pub(super) struct Observe(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    clock: Clock,
+    metrics: Metrics,
+    limits: Limits,
+    /// Requests being answered, those for the metrics aside.
+    active: AtomicUsize,
+}
+
+impl Observe {
+    pub(super) fn new(clock: Clock, metrics: Metrics, limits: Limits) -> Self {
+        Self(Arc::new(Shared { clock, metrics, limits, active: AtomicUsize::new(0) }))
+    }
+}
+
+impl<S> Layer<S> for Observe {
+    type Service = Observed<S>;
+
+    fn layer(&self, inner: S) -> Observed<S> {
+        Observed { shared: self.0.clone(), inner }
+    }
+}
+
+/// A service whose requests are observed.
+#[derive(Clone, Debug)]
+pub(super) struct Observed<S> {
+    shared: Arc<Shared>,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Observed<S>
+where
+    S: Service<Request<Body>, Response = Response, Error = Infallible>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Observing<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let exchange = Exchange::begin(self.shared.clone(), &request);
+        let Limits { concurrent_requests, .. } = &self.shared.limits;
+        let route = exchange.route();
+        if exchange.before >= *concurrent_requests && !self.shared.limits.is_vital(route) {
+            let refusal = Some(limits::busy().into_response());
+            return Observing { exchange, refusal, inner: None, timed: false, timeout: None };
+        }
+        let streamed = self.shared.limits.is_streamed(route);
+        request.extensions_mut().insert(RequestId(exchange.id));
+        let request = self.shared.limits.bound(request, streamed);
+        match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
+            Ok(inner) => Observing {
+                exchange,
+                refusal: None,
+                inner: Some(inner),
+                timed: !streamed,
+                timeout: None,
+            },
+            Err(panic) => {
+                let refusal = Some(defect(&*panic).into_response());
+                Observing { exchange, refusal, inner: None, timed: false, timeout: None }
+            }
+        }
+    }
+}
+
+pin_project! {
+    /// An answer on its way.
+    pub(super) struct Observing<F> {
+        exchange: Exchange,
+        // An answer that did not need the service.
+        refusal: Option<Response>,
+        #[pin]
+        inner: Option<F>,
+        timed: bool,
+        // Set once the service has not answered at once, which most requests never see.
+        #[pin]
+        timeout: Option<Sleep>,
+    }
+}
+
+impl<F: Future<Output = Result<Response, Infallible>>> Future for Observing<F> {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Some(refusal) = this.refusal.take() {
+            return Poll::Ready(Ok(this.exchange.finish(refusal)));
+        }
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Pending };
+        let polled = catch_unwind(AssertUnwindSafe(|| inner.poll(cx)));
+        let response = match polled {
+            Ok(Poll::Ready(Ok(response))) => response,
+            Err(panic) => defect(&*panic).into_response(),
+            Ok(Poll::Pending) if !*this.timed => return Poll::Pending,
+            Ok(Poll::Pending) => {
+                let limit = this.exchange.shared.limits.request_timeout;
+                if this.timeout.is_none() {
+                    this.timeout.set(Some(sleep(limit)));
+                }
+                match this.timeout.as_mut().as_pin_mut().map(|it| it.poll(cx)) {
+                    Some(Poll::Ready(())) => limits::too_slow(limit).into_response(),
+                    _ => return Poll::Pending,
+                }
+            }
+        };
+        // What is left of the work ends here, before the client hears of it.
+        this.inner.set(None);
+        Poll::Ready(Ok(this.exchange.finish(response)))
+    }
+}
+
+/// A panic is a defect of ours, and only the log hears what it said.
+fn defect(panic: &(dyn Any + Send)) -> Failure {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    Failure::internal(format!("panic: {text}"))
+}
+
+/// One request and what there is to say about it.
+struct Exchange {
+    shared: Arc<Shared>,
+    id: Ulid,
+    began: Instant,
+    method: Method,
+    uri: Uri,
+    host: Option<HeaderValue>,
+    route: Option<MatchedPath>,
+    gzip: bool,
+    /// Requests that were being answered when this one came.
+    before: usize,
+    answered: bool,
+}
+
+impl Exchange {
+    fn begin(shared: Arc<Shared>, request: &Request<Body>) -> Self {
+        let before = shared.active.fetch_add(1, Ordering::Relaxed);
+        let it = Self {
+            id: shared.clock.ulid(),
+            shared,
+            began: Instant::now(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            host: request.headers().get(header::HOST).cloned(),
+            route: request.extensions().get::<MatchedPath>().cloned(),
+            gzip: compress::accepts_gzip(request.headers()),
+            before,
+            answered: false,
+        };
+        if it.is_counted() {
+            it.shared.metrics.request_began();
+        }
+        it
+    }
+
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or("unmatched", |it| it.as_str())
+    }
+
+    fn is_counted(&self) -> bool {
+        !self.route().ends_with(METRICS)
+    }
+
+    /// The answer as it leaves, written down.
+    fn finish(&mut self, mut response: Response) -> Response {
+        if let Some(failure) = failure_of(&mut response) {
+            self.render(&failure, &mut response);
+        }
+        let mut response = compress::compress(response, self.gzip);
+        if let Ok(id) = HeaderValue::try_from(self.id.to_string()) {
+            response.headers_mut().insert(X_REQUEST_ID, id);
+        }
+        self.answered = true;
+        self.record(response.status().as_u16(), response.body().size_hint().exact());
+        response
+    }
+
+    fn render(&self, failure: &Failure, response: &mut Response) {
+        let mut host = HeaderMap::new();
+        if let Some(it) = &self.host {
+            host.insert(header::HOST, it.clone());
+        }
+        let id = self.id.to_string();
+        let problem = failure.problem(&self.uri, &reply::origin(&host), &id);
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let headers = response.headers_mut();
+        headers.remove(header::CONTENT_LENGTH);
+        let problem_json = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, problem_json);
+        *response.body_mut() = Body::from(body);
+    }
+
+    /// The request's line in the log and its place in the metrics. The query stays out of both: it
+    /// may hold what is nobody's business.
+    fn record(&self, status: u16, bytes: Option<u64>) {
+        let took = self.began.elapsed();
+        if self.is_counted() {
+            self.shared.metrics.request_ended(&self.method, status, self.route(), took);
+        }
+        tracing::info!(
+            target: "modelyard::access",
+            method = self.method.as_str(),
+            path = self.uri.path(),
+            status,
+            duration_ms = took.as_secs_f64() * 1e3,
+            request_id = %self.id,
+            bytes,
+            "request"
+        );
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.shared.active.fetch_sub(1, Ordering::Relaxed);
+        if !self.answered {
+            self.record(CLIENT_LEFT, None);
+        }
+        if self.is_counted() {
+            self.shared.metrics.request_left();
+        }
+    }
+}
+
+/// The failure behind an answer. The framework's own refusals, which know nothing of problem
+/// documents, become failures here.
+fn failure_of(response: &mut Response) -> Option<Arc<Failure>> {
+    if response.status().is_success() {
+        return None;
+    }
+    if let Some(Unrendered(failure)) = response.extensions_mut().remove::<Unrendered>() {
+        return Some(failure);
+    }
+    let is_text = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|it| it.as_bytes().starts_with(b"text/plain"));
+    (response.status() == StatusCode::BAD_REQUEST && is_text).then(|| {
+        Arc::new(Failure::bad_request(
+            "address_unreadable",
+            "the address of the request cannot be read, check its percent-encoding",
+        ))
+    })
+}

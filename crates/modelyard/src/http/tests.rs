@@ -1,0 +1,365 @@
+use std::time::Duration;
+
+use ::http::{Request, StatusCode};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Path;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http_body_util::BodyExt;
+use modelyard_kernel::{Background, Caller, Clock, Failure, JsonBody};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tower::ServiceExt;
+
+use super::*;
+
+const HOST: &str = "test.example:9090";
+
+/// Routes as slices have them, with the ways in which they misbehave.
+fn routes() -> Router {
+    Router::new()
+        .route("/health", get(|| async { "healthy" }))
+        .route("/things", get(|caller: Caller| async move { caller.subject().to_owned() }))
+        .route("/things", post(async |body: JsonBody| body.into_inner().to_string()))
+        .route("/things/$train", post(|| async { "trained" }))
+        .route("/things/$upload", post(async |body: Bytes| body.len().to_string()))
+        .route("/things/{id}", get(async |Path(id): Path<String>| id))
+        .route("/fails", get(|| async { Failure::internal("secret").into_response() }))
+        .route("/panics", get(|| async { panic!("secret") as StatusCode }))
+        .route("/hangs", get(|| async { std::future::pending::<StatusCode>().await }))
+        .route(
+            "/long",
+            get(|| async { ([("content-type", "application/json")], "x".repeat(5000)) }),
+        )
+        .route(
+            "/exact",
+            get(|| async {
+                ([("content-type", "text/csv"), ("etag", "\"strong\"")], "x".repeat(5000))
+            }),
+        )
+}
+
+fn limits() -> Limits {
+    Limits { body_bytes: 1000, request_timeout: Duration::from_secs(60), ..Limits::default() }
+}
+
+fn app_of(routes: Router, limits: Limits) -> App {
+    app(routes, Clock::system(), Metrics::new().unwrap(), limits)
+}
+
+fn open() -> App {
+    app_of(guarded(routes(), Authenticator::open("test")), limits())
+}
+
+async fn send(app: &App, method: &str, path: &str, body: impl Into<Body>) -> Response {
+    let request = Request::builder().method(method).uri(path).header("host", HOST);
+    let request = request.header("content-type", "application/json");
+    app.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap()
+}
+
+async fn text(response: Response) -> String {
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
+async fn problem(response: Response) -> Value {
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let problem: Value = serde_json::from_str(&text(response).await).unwrap();
+    assert_eq!(problem["trace_id"], id);
+    problem
+}
+
+#[tokio::test]
+async fn every_answer_has_an_id_of_our_own() {
+    let app = open();
+    let mut seen = Vec::new();
+    for path in ["/health", "/health", "/nope", "/panics"] {
+        let request = Request::get(path).header("x-request-id", "theirs");
+        let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+        assert_eq!(id.len(), 26, "{id}");
+        seen.push(id);
+    }
+    seen.dedup();
+    assert_eq!(seen.len(), 4);
+}
+
+#[tokio::test]
+async fn misses_are_404_to_readers_and_405_to_everyone_else() {
+    let app = open();
+    let missed = [
+        ("GET", "/nope", 404, None),
+        ("HEAD", "/nope", 404, None),
+        ("POST", "/nope", 405, Some("GET, HEAD")),
+        ("DELETE", "/", 405, Some("GET, HEAD")),
+        ("GET", "/things/", 404, None),
+        ("GET", "/things/$train", 404, None),
+        ("DELETE", "/things", 405, Some("GET, HEAD, POST")),
+        ("OPTIONS", "/things", 405, Some("GET, HEAD, POST")),
+        ("POST", "/health", 405, Some("GET, HEAD")),
+    ];
+    for (method, path, status, allow) in missed {
+        let response = send(&app, method, path, "").await;
+        assert_eq!(response.status(), status, "{method} {path}");
+        let allowed = response.headers().get("allow").map(|it| it.to_str().unwrap().to_owned());
+        assert_eq!(allowed.as_deref(), allow, "{method} {path}");
+        if method != "HEAD" {
+            let detail = if status == 404 { "Not Found" } else { "Method Not Allowed" };
+            assert_eq!(problem(response).await["detail"], detail);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_encoded_dollar_is_a_dollar() {
+    let response = send(&open(), "POST", "/things/%24train?a=%24b", "").await;
+    assert_eq!(text(response).await, "trained");
+}
+
+#[tokio::test]
+async fn an_answer_to_head_has_the_length_and_no_body() {
+    for (path, status) in [("/health", 200), ("/nope", 404)] {
+        let response = send(&open(), "HEAD", path, "").await;
+        assert_eq!(response.status(), status);
+        let length: usize = response.headers()["content-length"].to_str().unwrap().parse().unwrap();
+        assert!(length > 0, "{path}");
+        assert_eq!(text(response).await, "");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_and_a_panic_are_problems_that_tell_nothing() {
+    for path in ["/fails?q=1", "/panics?q=1"] {
+        let response = send(&open(), "GET", path, "").await;
+        assert_eq!(response.status(), 500);
+        let problem = problem(response).await;
+        assert_eq!(problem["instance"], format!("http://{HOST}{path}"));
+        assert!(!problem.to_string().contains("secret"), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_read_is_a_problem() {
+    let response = send(&open(), "GET", "/things/%FF", "").await;
+    assert_eq!(response.status(), 400);
+    assert_eq!(problem(response).await["code"], "address_unreadable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_does_not_come_is_given_up() {
+    let response = send(&open(), "GET", "/hangs", "").await;
+    assert_eq!(response.status(), 408);
+    assert_eq!(problem(response).await["code"], "request_timeout");
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_requests_than_can_be_answered_are_turned_away() {
+    let limits = Limits { concurrent_requests: 1, ..limits() };
+    let app = app_of(guarded(routes(), Authenticator::open("test")), limits);
+    let other = app.clone();
+    let background = Background::default();
+    background.spawn(async move {
+        send(&other, "GET", "/hangs", "").await;
+    });
+    tokio::task::yield_now().await;
+    let response = send(&app, "GET", "/things", "").await;
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["retry-after"], "1");
+    assert_eq!(problem(response).await["code"], "service_busy");
+    assert_eq!(send(&app, "GET", "/health", "").await.status(), 200);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(send(&app, "GET", "/things", "").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_is_413_whether_announced_or_not() {
+    let pieces = || {
+        let pieces = (0..20).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 100])));
+        Body::from_stream(futures_util::stream::iter(pieces))
+    };
+    for body in [Body::from(" ".repeat(2000)), pieces()] {
+        let response = send(&open(), "POST", "/things", body).await;
+        assert_eq!(response.status(), 413);
+        assert_eq!(problem(response).await["code"], "body_too_large");
+    }
+    let response = send(&open(), "POST", "/things", "[1]").await;
+    assert_eq!(text(response).await, "[1]");
+    let response = send(&open(), "POST", "/things/$upload", pieces()).await;
+    assert_eq!(text(response).await, "2000");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_stands_still_is_given_up() {
+    let stuck = Body::from_stream(futures_util::stream::pending::<std::io::Result<Bytes>>());
+    let response = send(&open(), "POST", "/things/$upload", stuck).await;
+    assert!(response.status().is_client_error());
+}
+
+#[tokio::test]
+async fn long_answers_are_compressed_for_those_who_read_it() {
+    let app = open();
+    let ask = async |path: &str, accept: &str| {
+        let request = Request::get(path).header("accept-encoding", accept);
+        app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    };
+    let response = ask("/long", "gzip, deflate").await;
+    assert_eq!(response.headers()["content-encoding"], "gzip");
+    assert_eq!(response.headers()["vary"], "accept-encoding");
+    assert!(response.headers().get("content-length").is_none());
+    let packed = response.into_body().collect().await.unwrap().to_bytes();
+    let mut plain = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&packed[..]), &mut plain)
+        .unwrap();
+    assert_eq!(plain, "x".repeat(5000));
+    for (path, accept) in
+        [("/long", "br"), ("/long", "gzip;q=0"), ("/health", "gzip"), ("/exact", "gzip")]
+    {
+        let response = ask(path, accept).await;
+        assert!(response.headers().get("content-encoding").is_none(), "{path} {accept}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_key_nobody_learns_anything() {
+    let keys = ["sk_one".to_owned(), "sk_two".to_owned()];
+    let authenticator = Authenticator::new("test", "X-API-Key", keys).unwrap();
+    let routes = guarded(routes(), authenticator);
+    let app = app_of(mount(vec![("a".to_owned(), routes)], Router::new()), limits());
+    let ask = async |path: &str, name: &str, value: &str| {
+        let request = Request::get(path).header(name, value);
+        app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    };
+    let missing = "Missing authentication header: X-API-Key";
+    let turned_away = [
+        ("/things", "accept", "x", missing),
+        ("/nope", "accept", "x", missing),
+        ("/services/a/nope", "accept", "x", missing),
+        ("/health/$stream", "accept", "x", missing),
+        ("/things", "x-api-key", "", missing),
+        ("/things", "authorization", "Bearer sk_one", missing),
+        ("/things", "x-api-key", "sk_three", "Invalid API key"),
+        ("/services/a/things", "x-api-key", "sk_on", "Invalid API key"),
+    ];
+    for (path, name, value, detail) in turned_away {
+        let response = ask(path, name, value).await;
+        assert_eq!(response.status(), 401, "{path} {name}: {value}");
+        let problem = problem(response).await;
+        assert_eq!((&problem["detail"], &problem["instance"]), (&detail.into(), &path.into()));
+    }
+    for path in ["/health", "/services/a/health"] {
+        assert_eq!(ask(path, "accept", "x").await.status(), 200, "{path}");
+    }
+    assert_eq!(text(ask("/things", "x-api-key", "sk_two").await).await, "api-key-2");
+    assert_eq!(text(ask("/services/a/things", "x-api-key", "sk_one").await).await, "api-key-1");
+}
+
+#[tokio::test]
+async fn several_services_are_side_by_side_behind_a_front() {
+    let service = |name: &'static str| {
+        let routes = Router::new().route("/who", get(move || async move { name }));
+        (name.to_owned(), guarded(routes, Authenticator::open(name)))
+    };
+    let front = Router::new().route("/", get(|| async { "front" }));
+    let app = app_of(mount(vec![service("a"), service("b")], front), limits());
+    for (path, body) in [("/services/a/who", "a"), ("/services/b/who", "b"), ("/", "front")] {
+        assert_eq!(text(send(&app, "GET", path, "").await).await, body);
+    }
+    for path in ["/who", "/services/c/who", "/services/a/nope", "/services/a"] {
+        let response = send(&app, "GET", path, "").await;
+        assert_eq!(response.status(), 404, "{path}");
+        assert_eq!(problem(response).await["instance"], path);
+    }
+    assert_eq!(send(&app, "POST", "/services/a/nope", "").await.status(), 405);
+}
+
+#[tokio::test]
+async fn requests_are_measured_by_route() {
+    let metrics = Metrics::new().unwrap();
+    let service = guarded(routes(), Authenticator::open("test"));
+    let app = app(
+        mount(vec![("a".to_owned(), service)], Router::new()),
+        Clock::system(),
+        metrics.clone(),
+        limits(),
+    );
+    for path in
+        ["/things/one", "/things/two", "/services/a/things/one", "/nope", "/services/a/nope"]
+    {
+        send(&app, "GET", path, "").await;
+    }
+    let shown = metrics.render().unwrap();
+    let count = |status: u16, route: &str| {
+        let labels = format!(
+            r#"_count{{http_request_method="GET",http_response_status_code="{status}",http_route="{route}"}} "#
+        );
+        shown.lines().find_map(|it| it.split_once(&labels)).map(|it| it.1.to_owned())
+    };
+    assert_eq!(count(200, "/things/{id}").as_deref(), Some("2"), "{shown}");
+    assert_eq!(count(200, "/services/a/things/{id}").as_deref(), Some("1"), "{shown}");
+    assert_eq!(count(404, "unmatched").as_deref(), Some("2"), "{shown}");
+    assert!(shown.contains("http_server_active_requests 0"), "{shown}");
+}
+
+/// A server on a port, and what stops it.
+async fn served(app: App, options: ServeOptions) -> (std::net::SocketAddr, Background) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let background = Background::default();
+    let owner = background.clone();
+    background.spawn(async move {
+        serve(listener, app, &owner, owner.stopping().clone(), options).await;
+    });
+    (address, background)
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_what_is_being_answered() {
+    let slow = get(|| async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        "done"
+    });
+    let app = app_of(Router::new().route("/slow", slow), limits());
+    let (address, background) = served(app, ServeOptions::default()).await;
+    let mut busy = TcpStream::connect(address).await.unwrap();
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    busy.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(background.shutdown(Duration::from_secs(5)).await);
+    let mut answer = String::new();
+    busy.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("done"), "{answer}");
+    assert_eq!(idle.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_and_make_room() {
+    let idle_timeout = Duration::from_millis(100);
+    let options = ServeOptions { connections: 1, idle_timeout, ..ServeOptions::default() };
+    let (address, _background) = served(open(), options).await;
+    let _holds_the_only_place = TcpStream::connect(address).await.unwrap();
+    let mut waits = TcpStream::connect(address).await.unwrap();
+    waits.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = vec![0; 15];
+    waits.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 200 OK");
+}
+
+#[tokio::test]
+async fn a_client_that_sends_too_much_still_hears_why() {
+    let (address, _background) = served(open(), ServeOptions::default()).await;
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let head = "POST /things HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+                connection: close\r\ncontent-length: 3000\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        client.write_all(&[b' '; 1000]).await.unwrap();
+    }
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}

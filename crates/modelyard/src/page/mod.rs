@@ -1,0 +1,57 @@
+//! Pages for people: the service's card at `/`, the reference of its API at `/docs`, and the
+//! document that the reference is made from.
+//!
+//! Nothing here comes from another host, so all of it works without a network, and every address
+//! is relative, so all of it works below `/services/{id}` and behind a proxy.
+
+mod card;
+mod docs;
+mod html;
+mod http;
+
+use axum::Router;
+use axum::body::Bytes;
+use modelyard_kernel::Result;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use utoipa::openapi::{OpenApi, Server};
+
+use card::Card;
+
+pub use card::front;
+
+/// Adds its pages to a service. `openapi` describes its other routes, `info` is the body of
+/// `/api/v1/info`.
+///
+/// # Errors
+/// When the document cannot be written: a defect of ours.
+pub fn with_pages(routes: Router, openapi: OpenApi, info: &Value) -> Result<Router> {
+    let card = Card::of(info);
+    let (pages, described) = http::routes().split_for_parts();
+    let mut openapi = openapi;
+    openapi.merge(described);
+    // Relative to the document, so that what the reference sends arrives at this service, also
+    // below `/services/{id}`.
+    openapi.servers.get_or_insert_with(|| vec![Server::new(".")]);
+    let document = Document::new(serde_json::to_vec(&openapi)?);
+    Ok(routes.merge(pages.with_state(http::Pages::new(&card, document))))
+}
+
+/// The OpenAPI document, ready to be sent.
+#[derive(Clone, Debug)]
+struct Document {
+    etag: String,
+    bytes: Bytes,
+}
+
+impl Document {
+    fn new(json: Vec<u8>) -> Self {
+        let hash = Sha256::digest(&json);
+        let tag = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
+        // Weak: compressed or not, it means the same.
+        Self { etag: format!("W/\"{tag}\""), bytes: json.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests;
