@@ -68,8 +68,9 @@ pub(super) fn asset(name: &str, headers: &HeaderMap) -> Result<Response> {
         set.insert(header::CONTENT_TYPE, kind);
     }
     set.insert(header::CACHE_CONTROL, http::HeaderValue::from_static("public, max-age=86400"));
-    set.insert(header::VARY, http::HeaderValue::from_static("accept-encoding"));
+    // The edge says so itself about what it could have compressed.
     if packed {
+        set.insert(header::VARY, http::HeaderValue::from_static("accept-encoding"));
         set.insert(header::CONTENT_ENCODING, http::HeaderValue::from_static("gzip"));
     }
     Ok(response)
