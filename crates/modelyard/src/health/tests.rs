@@ -141,3 +141,15 @@ async fn an_interval_out_of_bounds_is_refused() {
         assert_eq!(get(&service(Vec::new()), &path).await.status(), 422, "{wrong}");
     }
 }
+
+#[tokio::test]
+async fn a_database_is_healthy_until_it_is_closed() {
+    let options = modelyard_kernel::db::Options::default();
+    let db = modelyard_kernel::Db::connect(&options).await.unwrap();
+    let check = database_check(db.clone());
+    assert_eq!((check.ask)().await, (Health::Healthy, None));
+    db.close().await;
+    let (state, message) = (check.ask)().await;
+    assert_eq!(state, Health::Unhealthy);
+    assert_eq!(message.unwrap(), "Check failed: the database does not answer");
+}
