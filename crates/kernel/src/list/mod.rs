@@ -109,7 +109,7 @@ pub enum Operator {
     Lte,
     /// One of a comma-separated list.
     In,
-    /// Has the text in it, in any case.
+    /// Has the text in it, the letters of ASCII in any case.
     Contains,
 }
 

@@ -56,7 +56,7 @@ impl ListQuery {
                 "cursor" => raw.cursor = Some(value.into_owned()),
                 "sort" => it.sort = sort(&value, fields)?,
                 "fields" => it.only = Some(only(&value, fields)?),
-                "q" => it.search = Some(value.trim().to_lowercase()).filter(|it| !it.is_empty()),
+                "q" => it.search = Some(value.trim().to_ascii_lowercase()).filter(|it| !it.is_empty()),
                 key if own.contains(&key) => {}
                 key => it.filters.push(filter(key, &value, fields)?),
             }
@@ -204,7 +204,7 @@ fn filter(key: &str, text: &str, fields: &'static Fields) -> Result<Filter, Fail
             }
             parts.into_iter().map(|it| value(field, it)).collect::<Result<_, _>>()?
         }
-        Operator::Contains => vec![Value::Text(text.to_lowercase())],
+        Operator::Contains => vec![Value::Text(text.to_ascii_lowercase())],
         _ => vec![value(field, text)?],
     };
     Ok(Filter { field: index, operator, values })

@@ -22,6 +22,15 @@ impl Builder {
         self.sql.push_str(&self.args.len().to_string());
     }
 
+    /// Makes `LOWER` change the letters of ASCII only, as SQLite does and as what is looked for was
+    /// changed, whatever language PostgreSQL was set up for.
+    fn bytewise(&self) -> &'static str {
+        match self.dialect {
+            Dialect::Sqlite => "",
+            Dialect::Postgres => " COLLATE \"C\"",
+        }
+    }
+
     fn into_query(self) -> Query {
         query(self.sql).bind_all(self.args)
     }
@@ -106,7 +115,7 @@ impl ListQuery {
             let pattern = format!("%{}%", escape_like(search));
             for (index, column) in self.fields.search.iter().enumerate() {
                 to.push(if index == 0 { " AND (" } else { " OR " });
-                to.push(&format!("LOWER(CAST({column} AS TEXT)) LIKE "));
+                to.push(&format!("LOWER(CAST({column} AS TEXT){}) LIKE ", to.bytewise()));
                 to.bind(Value::Text(pattern.clone()));
                 to.push(" ESCAPE '!'");
             }
@@ -131,7 +140,7 @@ impl ListQuery {
         }
         match filter.operator {
             Operator::Contains => {
-                to.push(&format!("LOWER({}) LIKE ", field.name));
+                to.push(&format!("LOWER({}{}) LIKE ", field.name, to.bytewise()));
                 let text = if let Some(Value::Text(it)) = filter.values.first() { it } else { "" };
                 to.bind(Value::Text(format!("%{}%", escape_like(text))));
                 to.push(" ESCAPE '!'");

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests panic loudly")]
 
+mod lists;
+mod migrations;
 mod statements;
 mod transactions;
 mod trouble;
