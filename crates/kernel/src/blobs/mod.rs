@@ -8,11 +8,9 @@
 
 mod read;
 mod store;
-#[cfg(test)]
-mod tests;
 mod write;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,13 +21,16 @@ use serde::{Deserialize, Serialize};
 pub use read::BlobRead;
 pub use write::{BlobWriter, Stored};
 
-use crate::{Clock, Conn, Db, Failure, Kind, Scope};
+use crate::{Clock, Conn, Db, Failure, Kind, Scope, Time};
 
 /// Bytes of content in one chunk.
 pub const CHUNK: usize = 1 << 20;
 
 /// How long content that nobody refers to is kept, so that a read that has begun can end.
 const GRACE: Duration = Duration::from_secs(3600);
+
+/// How old an upload must be for its parts to be those of a process that was killed.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// What a row keeps of its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ struct Chunk(u32, String);
 pub struct Blobs {
     objects: Arc<dyn ObjectStore>,
     prefix: object_store::path::Path,
+    /// Where the objects are, when that is a directory of ours.
+    directory: Option<PathBuf>,
     clock: Clock,
 }
 
@@ -56,7 +59,9 @@ pub struct Blobs {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The address is none.
-    #[error("`{0}` is no address of an object store; give a directory, or an `s3://`, `gs://` or `az://` address")]
+    #[error(
+        "`{0}` is no address of an object store; give a directory, or an `s3://`, `gs://` or `az://` address"
+    )]
     Address(String),
     /// The directory cannot be made.
     #[error("the directory for content cannot be used: {0}")]
@@ -73,8 +78,14 @@ impl Blobs {
     /// When the directory cannot be made.
     pub fn directory(path: &Path, clock: Clock) -> Result<Self, OpenError> {
         fs_err::create_dir_all(path).map_err(OpenError::Directory)?;
-        let objects = LocalFileSystem::new_with_prefix(path)?.with_fsync(true).with_automatic_cleanup(true);
-        Ok(Self { objects: Arc::new(objects), prefix: object_store::path::Path::default(), clock })
+        let objects =
+            LocalFileSystem::new_with_prefix(path)?.with_fsync(true).with_automatic_cleanup(true);
+        Ok(Self {
+            objects: Arc::new(objects),
+            prefix: object_store::path::Path::default(),
+            directory: Some(path.to_owned()),
+            clock,
+        })
     }
 
     /// Opens an object store by its address: `s3://bucket/path`, `gs://…`, `az://…`, `file:///…`,
@@ -90,7 +101,7 @@ impl Blobs {
     ) -> Result<Self, OpenError> {
         let parsed = url::Url::parse(url).map_err(|_| OpenError::Address(url.to_owned()))?;
         let (objects, prefix) = object_store::parse_url_opts(&parsed, options)?;
-        Ok(Self { objects: objects.into(), prefix, clock })
+        Ok(Self { objects: objects.into(), prefix, directory: None, clock })
     }
 
     /// Takes content in, chunk by chunk.
@@ -146,23 +157,32 @@ impl Blobs {
         hash: &str,
     ) -> Result<BlobRead, Failure> {
         let found = store::find(conn, scope, hash).await?;
-        let row = found.ok_or_else(|| Failure::internal("a row refers to content that is not there"))?;
+        let row =
+            found.ok_or_else(|| Failure::internal("a row refers to content that is not there"))?;
         Ok(BlobRead::new(Arc::clone(&self.objects), self.path(&row.object_key), row))
     }
 
-    /// Removes content that nobody has referred to for a while. Returns how many blobs went.
+    /// Removes content that nobody has referred to for a while, and what a killed process left of
+    /// its uploads. Returns how many blobs went.
     ///
     /// # Errors
     /// When the database refuses.
     pub async fn sweep(&self, db: &Db, scope: &Scope) -> Result<usize, Failure> {
-        let before = crate::Time::from_micros(
-            self.clock.now().micros() - i64::try_from(GRACE.as_micros()).unwrap_or(0),
-        );
-        let gone = store::take_orphans(&mut db.conn().await?, scope, before).await?;
+        let gone = store::take_orphans(&mut db.conn().await?, scope, self.ago(GRACE)).await?;
         for key in &gone {
             self.remove(key).await;
         }
+        if let Some(directory) = self.directory.clone() {
+            let before = self.ago(ABANDONED);
+            let work = move || remove_abandoned(&directory, before);
+            tokio::task::spawn_blocking(work).await.map_err(Failure::internal)?;
+        }
         Ok(gone.len())
+    }
+
+    fn ago(&self, age: Duration) -> Time {
+        let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+        Time::from_micros(self.clock.now().micros().saturating_sub(age))
     }
 
     async fn remove(&self, key: &str) {
@@ -172,9 +192,29 @@ impl Blobs {
     }
 
     fn path(&self, key: &str) -> object_store::path::Path {
-        object_store::path::Path::from_iter(self.prefix.parts().chain(
-            key.split('/').map(|it| object_store::path::PathPart::from(it.to_owned())),
-        ))
+        object_store::path::Path::from_iter(
+            self.prefix
+                .parts()
+                .chain(key.split('/').map(|it| object_store::path::PathPart::from(it.to_owned()))),
+        )
+    }
+}
+
+/// Removes parts of uploads that began before an instant: files `ID#N`, whose ids have their time.
+/// Whole objects are left alone even if no row refers to them, since it may be another database's.
+fn remove_abandoned(directory: &Path, before: Time) {
+    let entries = |path: &Path| fs_err::read_dir(path).into_iter().flatten().flatten();
+    let files = entries(directory).flat_map(|it| entries(&it.path()));
+    for file in files {
+        let name = file.file_name();
+        let Some((id, _)) = name.to_str().and_then(|it| it.split_once('#')) else { continue };
+        let began = ulid::Ulid::from_string(id).ok().map(|it| it.timestamp_ms());
+        let began = began.and_then(|it| i64::try_from(it).ok()?.checked_mul(1000));
+        if began.is_some_and(|it| Time::from_micros(it) < before)
+            && let Err(error) = fs_err::remove_file(file.path())
+        {
+            tracing::warn!(%error, "an abandoned upload could not be removed");
+        }
     }
 }
 

@@ -23,7 +23,11 @@ pub struct BlobRead {
 }
 
 impl BlobRead {
-    pub(super) fn new(objects: Arc<dyn ObjectStore>, path: object_store::path::Path, row: BlobRow) -> Self {
+    pub(super) fn new(
+        objects: Arc<dyn ObjectStore>,
+        path: object_store::path::Path,
+        row: BlobRow,
+    ) -> Self {
         Self { objects, path, row: Arc::new(row) }
     }
 
@@ -39,7 +43,10 @@ impl BlobRead {
 
     /// The bytes of `range`, one verified chunk at a time. Ends with an error at the first chunk
     /// that is damaged.
-    pub fn stream(&self, range: Range<u64>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    pub fn stream(
+        &self,
+        range: Range<u64>,
+    ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         let end = range.end.min(self.row.size_bytes);
         let first = usize::try_from(range.start / CHUNK as u64).unwrap_or(usize::MAX);
         let mut offset: u64 = self.row.chunks.0.iter().take(first).map(|it| u64::from(it.0)).sum();

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests panic loudly")]
 
+mod blobs;
 mod lists;
 mod migrations;
 mod statements;

@@ -183,7 +183,7 @@ fn a_server_that_does_not_want_us_is_not_asked_again_and_again() {
 }
 
 /// Runs `body` as a user who owns nothing: nothing keeps root from writing.
-fn without_privileges(body: impl FnOnce() + Send + 'static) {
+pub fn without_privileges(body: impl FnOnce() + Send + 'static) {
     use rustix::thread::set_thread_uid;
     let thread = std::thread::spawn(move || {
         // Of this thread and those that it starts; refused to whoever has no privileges anyway.
@@ -193,7 +193,7 @@ fn without_privileges(body: impl FnOnce() + Send + 'static) {
     thread.join().unwrap();
 }
 
-fn set_mode(path: &std::path::Path, mode: u32) {
+pub fn set_mode(path: &std::path::Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
