@@ -4,6 +4,7 @@ pub mod artifact;
 pub mod config;
 pub mod frame;
 pub mod runner;
+pub mod task;
 
 #[cfg(test)]
 mod strangers;

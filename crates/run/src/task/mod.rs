@@ -1,0 +1,357 @@
+//! Tasks: commands and functions that are stored once and run as often as somebody likes.
+//!
+//! A task is a shell command, or the name of a function that the service registered
+//! ([`TaskFunctions`]). Executing it is a job: the task runs as it is when the job's turn comes,
+//! and what it printed or returned becomes an artifact. Jobs survive a crash, so a task that was
+//! interrupted by one runs again from the beginning.
+//!
+//! Whoever may write a shell task may run anything that the server's user may. Therefore a service
+//! has to allow them, see [`ShellTasks`].
+
+mod functions;
+pub mod http;
+mod model;
+mod store;
+#[cfg(test)]
+mod tests;
+mod work;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use modelyard_flow::job::{JobId, Jobs, NewJob};
+use modelyard_kernel::bulk::{Bulk, Operation};
+use modelyard_kernel::db::Json;
+use modelyard_kernel::list::{ListQuery, Listed};
+use modelyard_kernel::reply::Conditions;
+use modelyard_kernel::{
+    Assignment, Caller, Clock, Conn, Db, Failure, Kind, Part, Permission, Result, Scope, Work,
+};
+use serde_json::Value;
+
+use crate::artifact::{ArtifactId, Artifacts};
+use crate::runner::Limits;
+
+pub use functions::TaskFunctions;
+pub use model::{NewExecution, NewTask, Submitted, Task, TaskId, TaskType};
+use store::TaskRow;
+use work::Execution;
+
+/// May see tasks.
+pub const READ: Permission = Permission("tasks:read");
+/// May make, change and remove tasks.
+pub const WRITE: Permission = Permission("tasks:write");
+/// May execute tasks, with parameters of its own.
+pub const EXECUTE: Permission = Permission("tasks:execute");
+
+const EXECUTE_JOB: &str = "task.execute";
+
+/// Whether clients may store and execute shell commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShellTasks {
+    /// Whoever may write tasks may run anything that the server's user may.
+    Allowed,
+    /// Functions only.
+    Refused,
+}
+
+/// The tasks of one service. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tasks {
+    inner: Arc<Inner>,
+    shell: ShellTasks,
+}
+
+#[derive(Clone, Debug)]
+struct Inner {
+    db: Db,
+    clock: Clock,
+    jobs: Jobs,
+    artifacts: Artifacts,
+    functions: TaskFunctions,
+    directory: Option<PathBuf>,
+    environment: BTreeMap<String, String>,
+    limits: Limits,
+    work_root: PathBuf,
+}
+
+impl Tasks {
+    /// The tasks of a service; shell commands are refused until [`Tasks::part`] allows them.
+    ///
+    /// `directory` is where they run, the service's project; without one each runs in an empty
+    /// directory of its own. `limits` are for each of them. `work_root` is where the workspaces of
+    /// the process are.
+    #[expect(clippy::too_many_arguments, reason = "called once, where a service is put together")]
+    pub fn new(
+        db: Db,
+        clock: Clock,
+        jobs: Jobs,
+        artifacts: Artifacts,
+        functions: TaskFunctions,
+        directory: Option<PathBuf>,
+        limits: Limits,
+        work_root: PathBuf,
+    ) -> Self {
+        let environment = BTreeMap::new();
+        let inner = Inner {
+            db,
+            clock,
+            jobs,
+            artifacts,
+            functions,
+            directory,
+            environment,
+            limits,
+            work_root,
+        };
+        Self { inner: Arc::new(inner), shell: ShellTasks::Refused }
+    }
+
+    /// Sets variables over what shell commands inherit from the server, such as a project's `PATH`.
+    #[must_use]
+    pub fn with_environment(mut self, environment: BTreeMap<String, String>) -> Self {
+        Arc::make_mut(&mut self.inner).environment = environment;
+        self
+    }
+
+    /// What this slice brings.
+    pub fn part(&self, shell: ShellTasks) -> Part {
+        let tasks = Self { inner: Arc::clone(&self.inner), shell };
+        let worker = tasks.clone();
+        let execute = move |it: Assignment| -> BoxFuture<'static, _> {
+            let tasks = worker.clone();
+            Box::pin(async move { tasks.work(it).await })
+        };
+        Part {
+            name: "tasks",
+            routes: http::routes(tasks),
+            work: vec![Work { kind: EXECUTE_JOB, run: Arc::new(execute) }],
+            ..Part::default()
+        }
+    }
+
+    /// A new task. Whether there is a function of its name is not asked: it may come with the next
+    /// version of the service.
+    ///
+    /// # Errors
+    /// `task_taken` when its id is, `shell_tasks_disabled`.
+    pub async fn create(&self, caller: &Caller, new: NewTask) -> Result<Task> {
+        let scope = caller.permit(WRITE)?;
+        // One statement, so that it may share its commit with others.
+        self.insert(&mut self.inner.db.conn().await?, scope, new).await
+    }
+
+    async fn insert(&self, conn: &mut Conn, scope: &Scope, new: NewTask) -> Result<Task> {
+        self.allow(new.task_type)?;
+        let id = new.id.unwrap_or_else(|| TaskId::new(&self.inner.clock));
+        let row = self.row(id, new);
+        store::insert(conn, scope, row).await?.ok_or_else(|| taken(id))
+    }
+
+    fn row(&self, id: TaskId, new: NewTask) -> TaskRow {
+        let NewTask { id: _, command, task_type, parameters, enabled } = new;
+        let parameters = parameters.map(Json);
+        TaskRow { id, command, task_type, parameters, enabled, now: self.inner.clock.now() }
+    }
+
+    /// One task.
+    ///
+    /// # Errors
+    /// `task_missing`.
+    pub async fn get(&self, caller: &Caller, id: TaskId) -> Result<Task> {
+        let scope = caller.permit(READ)?;
+        let found = store::find(&mut self.inner.db.conn().await?, scope, id).await?;
+        found.ok_or_else(|| missing(id))
+    }
+
+    /// Tasks.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Task>> {
+        let scope = caller.permit(READ)?;
+        Ok(query.fetch(&mut self.inner.db.conn().await?, scope, Task::COLUMNS).await?)
+    }
+
+    /// How many there are.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn count(&self, caller: &Caller) -> Result<i64> {
+        let scope = caller.permit(READ)?;
+        Ok(ListQuery::all(&http::FIELDS).count(&mut self.inner.db.conn().await?, scope).await?)
+    }
+
+    /// Replaces a task; its parameters stay when nothing is said of them.
+    ///
+    /// # Errors
+    /// `task_missing`, `precondition_failed`, `shell_tasks_disabled`.
+    pub async fn update(
+        &self,
+        caller: &Caller,
+        id: TaskId,
+        new: NewTask,
+        conditions: &Conditions,
+    ) -> Result<Task> {
+        let scope = caller.permit(WRITE)?;
+        let mut tx = self.inner.db.begin().await?;
+        let task = self.replace(&mut tx, scope, id, new, conditions).await?;
+        tx.commit().await?;
+        Ok(task)
+    }
+
+    async fn replace(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        id: TaskId,
+        new: NewTask,
+        conditions: &Conditions,
+    ) -> Result<Task> {
+        self.allow(new.task_type)?;
+        let old = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
+        conditions.allow_change(&old.etag())?;
+        Ok(store::update(conn, scope, self.row(id, new)).await?)
+    }
+
+    /// Removes a task. Artifacts of its executions stay.
+    ///
+    /// # Errors
+    /// `task_missing`, `precondition_failed`.
+    pub async fn delete(&self, caller: &Caller, id: TaskId, conditions: &Conditions) -> Result<()> {
+        let scope = caller.permit(WRITE)?;
+        let mut tx = self.inner.db.begin().await?;
+        remove(&mut tx, scope, id, conditions).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Does several changes; on request all or nothing.
+    ///
+    /// # Errors
+    /// When the database refuses; what single operations come to is in the answer.
+    pub async fn change(
+        &self,
+        caller: &Caller,
+        bulk: Bulk<NewTask>,
+    ) -> Result<Vec<Result<(u16, Option<Value>)>>> {
+        let scope = caller.permit(WRITE)?;
+        let Bulk { atomic, operations } = bulk;
+        let db = &self.inner.db;
+        let mut results = Vec::with_capacity(operations.len());
+        let mut tx = if atomic { Some(db.begin().await?) } else { None };
+        for operation in operations {
+            if atomic && results.iter().any(Result::is_err) {
+                // Nothing after a failure matters: it will all be undone.
+                results.push(Ok((424, None)));
+                continue;
+            }
+            let mut own = if atomic { None } else { Some(db.begin().await?) };
+            let Some(conn) = tx.as_mut().or(own.as_mut()) else { continue };
+            let done = self.step(conn, scope, operation).await;
+            if let Some(own) = own.filter(|_| done.is_ok()) {
+                own.commit().await?;
+            }
+            results.push(done);
+        }
+        if let Some(tx) = tx.filter(|_| results.iter().all(Result::is_ok)) {
+            tx.commit().await?;
+        }
+        Ok(results)
+    }
+
+    async fn step(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        operation: Operation<NewTask>,
+    ) -> Result<(u16, Option<Value>)> {
+        let none = Conditions::default();
+        let (status, task) = match operation {
+            Operation::Create(new) => (201, self.insert(conn, scope, new).await?),
+            Operation::Update(id, new) => {
+                (200, self.replace(conn, scope, TaskId(id), new, &none).await?)
+            }
+            Operation::Delete(id) => {
+                remove(conn, scope, TaskId(id), &none).await?;
+                return Ok((204, None));
+            }
+        };
+        Ok((status, Some(serde_json::to_value(&task)?)))
+    }
+
+    /// Asks for a task to be executed.
+    ///
+    /// # Errors
+    /// When there is no such task, it is disabled, or takes no parameters and was given some;
+    /// `shell_tasks_disabled`; `queue_full` when too many jobs wait.
+    pub async fn execute(
+        &self,
+        caller: &Caller,
+        id: TaskId,
+        execution: NewExecution,
+    ) -> Result<Submitted> {
+        let scope = caller.permit(EXECUTE)?;
+        let Inner { db, clock, jobs, .. } = &*self.inner;
+        let NewExecution { parameters } = execution;
+        let job = JobId::new(clock);
+        let artifact = ArtifactId::new(clock);
+        let mut tx = db.begin().await?;
+        let task = self.ready(&mut tx, scope, id).await?;
+        let has_parameters = parameters.as_ref().is_some_and(|it| !it.is_empty());
+        if has_parameters && task.task_type == TaskType::Shell {
+            return Err(Failure::bad_request(
+                "parameters_unused",
+                format!("Task {id} is a shell command, which takes no parameters"),
+            ));
+        }
+        let input = serde_json::to_vec(&Execution { task_id: id, parameters })?;
+        let new = NewJob { id: job, kind: EXECUTE_JOB, input, artifact: Some(artifact.0) };
+        jobs.submit(&mut tx, scope, new).await?;
+        tx.commit().await?;
+        jobs.wake();
+        Ok(Submitted::new(job.0))
+    }
+
+    /// A task that may be executed now.
+    async fn ready(&self, conn: &mut Conn, scope: &Scope, id: TaskId) -> Result<Task> {
+        let task = store::find(conn, scope, id)
+            .await?
+            .ok_or_else(|| Failure::bad_request("task_unknown", format!("Task {id} not found")))?;
+        if !task.enabled {
+            let detail = format!("Cannot execute disabled task {id}");
+            return Err(Failure::bad_request("task_disabled", detail));
+        }
+        self.allow(task.task_type)?;
+        Ok(task)
+    }
+
+    fn allow(&self, task_type: TaskType) -> Result<()> {
+        match (task_type, self.shell) {
+            (TaskType::Shell, ShellTasks::Refused) => Err(Failure::new(
+                Kind::Denied,
+                "shell_tasks_disabled",
+                "shell tasks are switched off, because whoever may write one may run any command \
+                 on the server; a service allows them with `with_shell_tasks()`",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn remove(conn: &mut Conn, scope: &Scope, id: TaskId, conditions: &Conditions) -> Result<()> {
+    let old = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
+    conditions.allow_change(&old.etag())?;
+    store::delete(conn, scope, id).await?;
+    Ok(())
+}
+
+fn missing(id: TaskId) -> Failure {
+    Failure::missing("task_missing", format!("Entity with id {id} not found"))
+}
+
+fn taken(id: TaskId) -> Failure {
+    Failure::conflict("task_taken", format!("Entity with id {id} already exists"))
+}
