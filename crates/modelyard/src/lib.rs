@@ -1,8 +1,34 @@
-//! Placeholder.
+//! Modelyard as a library: describe a model with [`Service::builder`], and serve it.
+//!
+//! ```no_run
+//! # use modelyard::{Service, ServiceInfo};
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! Service::builder(ServiceInfo::new("my-model", "My model")).serve().await?;
+//! # Ok(()) }
+//! ```
 
+pub mod app;
+pub mod data_dir;
 pub mod health;
 pub mod http;
 pub mod init;
+pub mod logging;
 pub mod metrics;
 pub mod page;
+pub mod server;
+pub mod service;
+pub mod settings;
 pub mod system;
+
+pub use modelyard_kernel::part::Checked;
+pub use modelyard_kernel::{Health, form::Bounds};
+pub use modelyard_ml::info::{AssessedStatus, ModelMetadata, PeriodType, ServiceId, ServiceInfo};
+pub use modelyard_run::artifact::{Access, Hierarchy};
+pub use modelyard_run::config::schema::{ConfigSchema, Field, FieldKind};
+pub use modelyard_run::frame::Frame;
+pub use modelyard_run::runner::{
+    ConfigFormat, Diagnostic, Limits, Model, ModelError, ModelRunner, PredictData, Runner,
+    Severity, ShellRunner, ShellSpec, TrainData, functions,
+};
+pub use server::Server;
+pub use service::{Service, ServiceBuilder};

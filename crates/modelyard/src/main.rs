@@ -1,1 +1,11 @@
-fn main() {}
+//! The `modelyard` command.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    cli::run(cli::Command::parse())
+}

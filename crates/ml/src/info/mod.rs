@@ -2,6 +2,7 @@
 //! before anything else.
 
 pub mod contact;
+pub mod http;
 pub mod model;
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use crate::info::{AssessedStatus, ModelMetadata, PeriodType, ServiceId, ServiceI
 /// The tables of the process's settings, which the same file may carry. Whoever loads the settings
 /// checks them.
 pub const SETTINGS: &[&str] =
-    &["server", "database", "data", "registration", "auth", "logging", "jobs", "blobs"];
+    &["server", "database", "data", "registration", "auth", "logging", "jobs", "tasks", "blobs", "info"];
 
 /// The tables that describe the model.
 pub const MODEL: &[&str] = &["service", "config", "runner", "limits"];

@@ -82,6 +82,13 @@ pub struct LoadOptions {
     pub search_path: Option<OsString>,
 }
 
+impl LoadOptions {
+    /// With the `PATH` of this process.
+    pub fn from_environment() -> Self {
+        Self { search_path: std::env::var_os("PATH"), ..Self::default() }
+    }
+}
+
 /// One `--param NAME=FILE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Param {
@@ -142,8 +149,7 @@ impl Project {
     pub fn load(directory: impl AsRef<Path>) -> Result<Project, ProjectError> {
         // PATH is no setting of ours: commands inherit it, and one with a .venv in front is set
         // for them.
-        let search_path = std::env::var_os("PATH");
-        Project::load_with(directory, &LoadOptions { search_path, ..LoadOptions::default() })
+        Project::load_with(directory, &LoadOptions::from_environment())
     }
 
     /// Reads the model in `directory`. The native manifest wins over an `MLproject`; one that only

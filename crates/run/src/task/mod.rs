@@ -334,7 +334,7 @@ impl Tasks {
                 Kind::Denied,
                 "shell_tasks_disabled",
                 "shell tasks are switched off, because whoever may write one may run any command \
-                 on the server; a service allows them with `with_shell_tasks()`",
+                 on the server; the setting `tasks.shell` allows them",
             )),
             _ => Ok(()),
         }

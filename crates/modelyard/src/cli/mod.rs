@@ -1,0 +1,91 @@
+//! The commands of `modelyard`.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to a terminal")]
+
+
+mod init;
+mod serve;
+mod settings;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use modelyard::settings::Options;
+
+/// Turns a model into a governed production service.
+#[derive(Debug, Parser)]
+#[command(name = "modelyard", version, propagate_version = true)]
+pub struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Serve the models of one or more directories.
+    Serve(serve::Serve),
+    /// Make a new project.
+    Init(init::Init),
+    /// Show every setting with where it comes from.
+    Settings(settings::ShowSettings),
+}
+
+/// Settings that commands share. Each is also a line of `modelyard.toml` and a variable of the
+/// environment; what is given here wins.
+#[derive(Clone, Debug, Default, Args)]
+struct Overrides {
+    /// The settings file; `modelyard.toml` in the current directory unless given.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the embedded database, content and workspaces are [default: .modelyard].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// `postgres://user:password@host:port/name`, or `sqlite:PATH`; an embedded database in the
+    /// data directory unless given.
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+}
+
+impl Overrides {
+    fn options(self) -> Options {
+        let Self { config, data_dir, database } = self;
+        Options { file: config, data_dir, database, ..Options::default() }
+    }
+}
+
+/// Runs a command.
+pub fn run(command: Command) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(it) => it,
+        Err(error) => {
+            eprintln!("modelyard: the runtime cannot be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = runtime.block_on(async {
+        match command.verb {
+            Verb::Serve(it) => it.run().await,
+            Verb::Init(it) => it.run(),
+            Verb::Settings(it) => it.run(),
+        }
+    });
+    // A model's function that does not look at its token must not hold the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("modelyard: {error}");
+            let mut cause = error.source();
+            while let Some(it) = cause {
+                eprintln!("  because: {it}");
+                cause = it.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Done = Result<(), Box<dyn Error>>;

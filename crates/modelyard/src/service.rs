@@ -1,0 +1,249 @@
+//! A model as a service: what it is, what it may be configured with, what runs it.
+//!
+//! ```no_run
+//! use modelyard::{Frame, ModelError, PredictData, Service, ServiceInfo, TrainData, functions};
+//! # #[derive(serde::Deserialize, schemars::JsonSchema)] struct MyConfig {}
+//! # async fn train(_: MyConfig, _: TrainData) -> Result<f64, ModelError> { Ok(1.0) }
+//! # async fn predict(_: MyConfig, _: f64, it: PredictData) -> Result<Frame, ModelError> { Ok(it.future) }
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! Service::builder(ServiceInfo::new("my-model", "My model"))
+//!     .config::<MyConfig>()
+//!     .runner(functions(train, predict))
+//!     .serve()
+//!     .await?;
+//! # Ok(()) }
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use modelyard_kernel::part::Checked;
+use modelyard_kernel::HealthCheck;
+use modelyard_ml::info::{InfoError, ServiceInfo};
+use modelyard_ml::project::{Adapters, Project};
+use modelyard_run::artifact::{Access, Hierarchy};
+use modelyard_run::config::schema::ConfigSchema;
+use modelyard_run::runner::{Limits, ModelError, Runner, ShellRunner, TemplateError};
+use modelyard_run::task::{ShellTasks, TaskFunctions};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::server::{ServeError, Server};
+use crate::settings::{Options, Settings};
+
+/// A service that is ready to be served.
+pub struct Service {
+    pub(crate) info: ServiceInfo,
+    pub(crate) info_fields: Map<String, Value>,
+    pub(crate) config: ConfigSchema,
+    pub(crate) runner: Option<Arc<dyn Runner>>,
+    pub(crate) adapters: Adapters,
+    pub(crate) hierarchy: Hierarchy,
+    pub(crate) artifacts: Access,
+    pub(crate) functions: TaskFunctions,
+    pub(crate) shell_tasks: ShellTasks,
+    pub(crate) directory: Option<PathBuf>,
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) limits: Limits,
+    pub(crate) checks: Vec<HealthCheck>,
+    pub(crate) api_keys: Vec<String>,
+    /// What the operator should read at start.
+    pub(crate) notes: Vec<String>,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Service").field(&self.info.id).finish()
+    }
+}
+
+/// A project's commands cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// A command has a placeholder that there is not.
+    #[error(transparent)]
+    Command(#[from] TemplateError),
+    /// The description contradicts itself.
+    #[error(transparent)]
+    Info(#[from] InfoError),
+}
+
+impl Service {
+    /// Begins to describe a service.
+    pub fn builder(info: ServiceInfo) -> ServiceBuilder {
+        let title = info.display_name.clone();
+        let hierarchy = Hierarchy::new(
+            &info.id.as_str().replace('-', "_"),
+            &["ml_training_workspace", "ml_prediction"],
+        );
+        ServiceBuilder(Service {
+            info,
+            info_fields: Map::new(),
+            config: ConfigSchema::new(title),
+            runner: None,
+            adapters: Adapters::default(),
+            hierarchy,
+            artifacts: Access::Full,
+            functions: TaskFunctions::new(),
+            shell_tasks: ShellTasks::Refused,
+            directory: None,
+            environment: BTreeMap::new(),
+            limits: Limits::default(),
+            checks: Vec::new(),
+            api_keys: Vec::new(),
+            notes: Vec::new(),
+        })
+    }
+
+    /// The service that a directory describes.
+    ///
+    /// # Errors
+    /// When one of its commands cannot be used.
+    pub fn from_project(project: Project) -> Result<Self, ServiceError> {
+        let Project { root, file: _, info, config, shell, hierarchy, adapters, notes } = project;
+        let labels: Vec<&str> = hierarchy.labels.iter().map(String::as_str).collect();
+        let limits = shell.limits.clone();
+        let environment = shell.environment.clone();
+        let runner = ShellRunner::new(shell)?;
+        let mut service = Self::builder(info)
+            .config_schema(config)
+            .runner(runner)
+            .with_hierarchy(Hierarchy::new(&hierarchy.name, &labels))
+            .build()?;
+        service.adapters = adapters;
+        service.directory = Some(root);
+        service.limits = limits;
+        service.environment = environment;
+        service.notes = notes;
+        Ok(service)
+    }
+
+    /// Whether it has anything to do after an answer.
+    pub(crate) fn does_jobs(&self) -> bool {
+        self.runner.is_some()
+            || !self.functions.is_empty()
+            || self.shell_tasks == ShellTasks::Allowed
+    }
+
+    /// How it describes itself.
+    pub fn info(&self) -> &ServiceInfo {
+        &self.info
+    }
+}
+
+/// Describes a service, piece by piece.
+#[derive(Debug)]
+#[must_use]
+pub struct ServiceBuilder(Service);
+
+impl ServiceBuilder {
+    /// What its configs hold: the fields of `C`. Every config has the reserved fields
+    /// `prediction_periods` and `additional_continuous_covariates` as well.
+    pub fn config<C: DeserializeOwned + JsonSchema>(self) -> Self {
+        self.config_schema(ConfigSchema::of::<C>())
+    }
+
+    /// What its configs hold, described by hand.
+    pub fn config_schema(mut self, schema: ConfigSchema) -> Self {
+        self.0.config = schema;
+        self
+    }
+
+    /// What trains and predicts: two functions ([`functions`](crate::functions)), a
+    /// [`Model`](crate::Model), or commands. Without a runner the service holds configs and
+    /// artifacts only.
+    pub fn runner(mut self, runner: impl Runner) -> Self {
+        self.0.runner = Some(Arc::new(runner));
+        self
+    }
+
+    /// What the levels of its artifacts are called.
+    pub fn with_hierarchy(mut self, hierarchy: Hierarchy) -> Self {
+        self.0.hierarchy = hierarchy;
+        self
+    }
+
+    /// What clients may do with its artifacts, beside reading.
+    pub fn with_artifacts(mut self, access: Access) -> Self {
+        self.0.artifacts = access;
+        self
+    }
+
+    /// Asks `check` whenever somebody asks for the service's health, at most once a second.
+    pub fn with_health_check<F>(
+        mut self,
+        name: &'static str,
+        check: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Checked> + Send + 'static,
+    {
+        self.0.checks.push(HealthCheck { name, ask: Arc::new(move || check().boxed()) });
+        self
+    }
+
+    /// Adds a function that tasks can run by its name.
+    pub fn with_task<F>(
+        mut self,
+        name: &str,
+        function: impl Fn(Map<String, Value>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<Value, ModelError>> + Send + 'static,
+    {
+        self.0.functions = self.0.functions.with(name, function);
+        self
+    }
+
+    /// Lets clients store shell commands as tasks and run them: whoever may write tasks may then run
+    /// anything that the server's user may.
+    pub fn with_shell_tasks(mut self) -> Self {
+        self.0.shell_tasks = ShellTasks::Allowed;
+        self
+    }
+
+    /// Asks every client for one of these keys, in the header `X-API-Key`, beside those of the
+    /// settings.
+    pub fn with_auth(mut self, keys: impl IntoIterator<Item = String>) -> Self {
+        self.0.api_keys.extend(keys);
+        self
+    }
+
+    /// Adds a field of your own to `/api/v1/info`.
+    pub fn with_info_field(mut self, name: &str, value: Value) -> Self {
+        self.0.info_fields.insert(name.to_owned(), value);
+        self
+    }
+
+    /// The finished service.
+    ///
+    /// # Errors
+    /// When the description contradicts itself.
+    pub fn build(self) -> Result<Service, ServiceError> {
+        self.0.info.check()?;
+        Ok(self.0)
+    }
+
+    /// Serves it until the process is asked to stop, with the settings of `modelyard.toml` in the
+    /// current directory and of the environment.
+    ///
+    /// # Errors
+    /// When the settings are wrong, the database cannot be opened, or the port is taken.
+    pub async fn serve(self) -> Result<(), ServeError> {
+        let service = self.build().map_err(|it| ServeError::Service(it.to_string()))?;
+        let settings = Settings::load(&Options::default())?;
+        crate::logging::start(&settings);
+        let server = Server::start(vec![service], settings).await?;
+        let mut out = std::io::stdout();
+        let _closed = out.write_all(server.greeting().as_bytes());
+        server.run().await;
+        Ok(())
+    }
+}
+

@@ -1,0 +1,179 @@
+//! Settings: how this process runs. What a model is stands in its manifest.
+//!
+//! Defaults are in `settings.default.toml` alone. Over them come `modelyard.toml`, the environment
+//! and the command line; the later wins. Whatever is unknown or mistyped is an error that says
+//! where it stands and what was probably meant.
+
+mod load;
+mod merge;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use modelyard_kernel::db;
+
+use crate::http::Limits;
+
+pub use load::{Options, SettingsError};
+pub use merge::Shown;
+
+/// How this process runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The HTTP edge.
+    pub server: Server,
+    /// The data directory.
+    pub data: Data,
+    /// The database.
+    pub database: Database,
+    /// The store for content.
+    pub blobs: BlobStore,
+    /// The jobs of each service.
+    pub jobs: Jobs,
+    /// Stored commands and functions.
+    pub tasks: Tasks,
+    /// Who may come in.
+    pub auth: Auth,
+    /// The orchestrator.
+    pub registration: Registration,
+    /// What is written to standard error.
+    pub logging: Logging,
+    /// What the services say of themselves.
+    pub info: InfoSettings,
+    shown: Vec<Shown>,
+}
+
+/// The HTTP edge.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
+pub struct Server {
+    pub host: String,
+    pub port: u16,
+    pub request_timeout: Duration,
+    pub body_limit: u64,
+    pub max_connections: usize,
+    pub max_requests: usize,
+    pub idle_timeout: Duration,
+    pub drain: Duration,
+}
+
+/// The data directory.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
+pub struct Data {
+    pub dir: PathBuf,
+    pub temp_dir: Option<PathBuf>,
+}
+
+/// The database.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
+pub struct Database {
+    pub url: String,
+    pub pool_size: usize,
+    pub connect_timeout: Duration,
+}
+
+/// The store for content.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
+pub struct BlobStore {
+    pub url: String,
+    pub options: Vec<(String, String)>,
+}
+
+/// The jobs of each service.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
+pub struct Jobs {
+    pub concurrency: usize,
+    pub max_pending: i64,
+    pub drain: Duration,
+}
+
+/// Stored commands and functions.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
+pub struct Tasks {
+    pub shell: bool,
+}
+
+/// Who may come in. `api_keys` has those of the file as well.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
+pub struct Auth {
+    pub api_keys: Vec<String>,
+    pub header: String,
+}
+
+/// The orchestrator.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
+pub struct Registration {
+    pub url: Option<String>,
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub key: Option<String>,
+    pub keepalive_interval: Duration,
+    pub retries: u32,
+    pub retry_delay: Duration,
+    pub grace: Duration,
+}
+
+/// What is written to standard error.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
+pub struct Logging {
+    pub level: String,
+    pub format: LogFormat,
+}
+
+/// The form of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Console,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What the services say of themselves.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
+pub struct InfoSettings {
+    pub provenance: bool,
+    pub git_revision: Option<String>,
+}
+
+impl Settings {
+    /// Every setting with its value and where it comes from; secrets are masked.
+    pub fn effective(&self) -> &[Shown] {
+        &self.shown
+    }
+
+    /// Bounds of every request.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            body_bytes: self.server.body_limit,
+            request_timeout: self.server.request_timeout,
+            concurrent_requests: self.server.max_requests,
+            ..Limits::default()
+        }
+    }
+
+    /// How to open the database, when the data directory is this one.
+    pub fn database_options(&self, data_dir: &Path) -> db::Options {
+        let url = match self.database.url.as_str() {
+            "" => format!("sqlite:{}", data_dir.join("modelyard.db").display()),
+            url => url.to_owned(),
+        };
+        db::Options {
+            url,
+            pool_size: self.database.pool_size,
+            connect_timeout: self.database.connect_timeout,
+            ..db::Options::default()
+        }
+    }
+}
