@@ -57,16 +57,17 @@ impl Service {
     fn start(name: &'static str) -> Result<Service> {
         let directory = TempDir::with_prefix("modelyard-clients-")?;
         let port = http::free_port()?;
+        let data = directory.path().join("data");
         let mut command = if name == "rust-service" {
-            Command::new(shell::target().join("debug/rust-service"))
+            let mut command = Command::new(shell::target().join("debug/rust-service"));
+            command.env("PORT", port.to_string()).env("MODELYARD_DATA__DIR", data);
+            command
         } else {
             let mut command = Command::new(shell::target().join("debug/modelyard"));
             command.arg("serve").arg(shell::root().join("examples").join(name));
+            command.args(["--port", &port.to_string(), "--data-dir"]).arg(data);
             command
         };
-        command
-            .args(["--port", &port.to_string(), "--data-dir"])
-            .arg(directory.path().join("data"));
         command.current_dir(directory.path());
         let mut server = Kept::start(&mut command, directory, "TERM")?;
         http::wait_until_healthy(&mut server, port, Duration::from_secs(60))?;

@@ -92,8 +92,8 @@ impl Stable {
         let mut command = match contestant {
             Contestant::Ours => {
                 let mut command = Command::new(example("bench_service"));
-                command.args(["--port", &port.to_string(), "--data-dir"]);
-                command.arg(directory.path().join("data"));
+                command.env("PORT", port.to_string());
+                command.env("MODELYARD_DATA__DIR", directory.path().join("data"));
                 command
             }
             Contestant::Peer => {
