@@ -8,6 +8,7 @@
 
 mod read;
 mod store;
+mod upload;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
 pub use read::BlobRead;
+pub use upload::Upload;
 pub use write::{BlobWriter, Stored};
 
 use crate::{Clock, Conn, Db, Failure, Kind, Scope, Time};
@@ -160,6 +162,34 @@ impl Blobs {
         let row =
             found.ok_or_else(|| Failure::internal("a row refers to content that is not there"))?;
         Ok(BlobRead::new(Arc::clone(&self.objects), self.path(&row.object_key), row))
+    }
+
+    /// Opens an object by what its row says, for whoever copies every row: `chunks` is the column's
+    /// JSON.
+    ///
+    /// # Errors
+    /// When `chunks` is not what a row has.
+    pub fn open_stored(
+        &self,
+        object_key: &str,
+        size_bytes: u64,
+        compressed: bool,
+        chunks: &str,
+    ) -> Result<BlobRead, Failure> {
+        let chunks = crate::db::Json(serde_json::from_str(chunks)?);
+        let (hash, object_key) = (String::new(), object_key.to_owned());
+        let row = store::BlobRow { hash, size_bytes, object_key, compressed, chunks };
+        Ok(BlobRead::new(Arc::clone(&self.objects), self.path(&row.object_key), row))
+    }
+
+    /// Writes an object that another store had under this key.
+    pub fn upload(&self, object_key: &str) -> Upload {
+        Upload::new(self, object_key)
+    }
+
+    /// Removes an object that no row refers to.
+    pub async fn discard(&self, object_key: &str) {
+        self.remove(object_key).await;
     }
 
     /// Removes content that nobody has referred to for a while, and what a killed process left of

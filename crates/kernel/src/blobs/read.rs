@@ -95,8 +95,38 @@ impl BlobRead {
         Ok(all.freeze())
     }
 
+    /// The object as it is stored, verified chunk by chunk, for whoever copies it. Ends with an
+    /// error at the first chunk that is damaged.
+    pub fn stored(&self) -> impl Stream<Item = Result<Bytes, Failure>> + Send + 'static {
+        let mut offset = 0;
+        let places: Vec<(usize, Range<u64>)> = (self.row.chunks.0.iter().enumerate())
+            .map(|(index, chunk)| {
+                let from = offset;
+                offset += u64::from(chunk.0);
+                (index, from..offset)
+            })
+            .collect();
+        let it = self.clone();
+        stream::iter(places).then(move |(index, stored)| {
+            let it = it.clone();
+            async move {
+                let bytes = it.get(stored).await?;
+                it.plain(index, bytes.clone()).await?;
+                Ok(bytes)
+            }
+        })
+    }
+
     async fn chunk(&self, index: usize, stored: Range<u64>) -> Result<Bytes, Failure> {
-        let bytes = self.objects.get_range(&self.path, stored).await.map_err(refused)?;
+        let bytes = self.get(stored).await?;
+        self.plain(index, bytes).await
+    }
+
+    async fn get(&self, stored: Range<u64>) -> Result<Bytes, Failure> {
+        self.objects.get_range(&self.path, stored).await.map_err(refused)
+    }
+
+    async fn plain(&self, index: usize, bytes: Bytes) -> Result<Bytes, Failure> {
         let row = Arc::clone(&self.row);
         let work = move || verify(&row, index, bytes);
         if self.row.size_bytes <= 64 << 10 {

@@ -7,16 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::{Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
-use object_store::{ObjectStoreExt, WriteMultipart};
 use sha2::{Digest, Sha256};
 
-use super::{BlobRef, Blobs, CHUNK, Chunk, refused};
+use super::upload::Upload;
+use super::{BlobRef, Blobs, CHUNK, Chunk};
 use crate::Failure;
 
 /// Chunks at most this large are compressed where they come; larger ones on a thread for it.
 const INLINE: usize = 64 << 10;
-/// Uploads in flight at a time.
-const IN_FLIGHT: usize = 4;
 
 /// Takes content in, chunk by chunk, in constant memory. Dropped without [`BlobWriter::finish`] it
 /// leaves nothing behind in a directory; an object store forgets unfinished uploads by its policy.
@@ -31,9 +29,7 @@ pub struct BlobWriter {
     compress: Option<bool>,
     chunks: Vec<Chunk>,
     stored: u64,
-    /// Encoded chunks while they are few; later they go to `upload`.
-    buffer: BytesMut,
-    upload: Option<WriteMultipart>,
+    upload: Upload,
 }
 
 /// Content that is stored but that no row refers to yet. When no row ever does, it is removed.
@@ -73,6 +69,7 @@ impl BlobWriter {
         // content again.
         let id = blobs.clock.ulid().to_string();
         let key = format!("{}/{id}", id.get(24..).unwrap_or("00"));
+        let upload = Upload::new(&blobs, &key);
         Self {
             blobs,
             key,
@@ -82,8 +79,7 @@ impl BlobWriter {
             compress: None,
             chunks: Vec::new(),
             stored: 0,
-            buffer: BytesMut::new(),
-            upload: None,
+            upload,
         }
     }
 
@@ -117,14 +113,7 @@ impl BlobWriter {
         if !self.pending.is_empty() {
             self.flush().await?;
         }
-        match self.upload.take() {
-            Some(upload) => upload.finish().await.map_err(refused)?,
-            None => {
-                let path = self.blobs.path(&self.key);
-                let content = self.buffer.split().freeze();
-                self.blobs.objects.put(&path, content.into()).await.map_err(refused)?
-            }
-        };
+        self.upload.finish().await?;
         let hash = hex(&self.whole.finalize());
         Ok(Stored {
             blob: BlobRef { hash, size_bytes: self.size },
@@ -152,30 +141,7 @@ impl BlobWriter {
         let length = u32::try_from(encoded.bytes.len()).map_err(Failure::internal)?;
         self.stored += u64::from(length);
         self.chunks.push(Chunk(length, encoded.check));
-        self.send(encoded.bytes).await
-    }
-
-    async fn send(&mut self, bytes: Bytes) -> Result<(), Failure> {
-        if self.upload.is_none() {
-            self.buffer.extend_from_slice(&bytes);
-            if self.buffer.len() < 5 * CHUNK {
-                return Ok(());
-            }
-            let path = self.blobs.path(&self.key);
-            let upload = self.blobs.objects.put_multipart(&path).await.map_err(refused)?;
-            self.upload = Some(WriteMultipart::new(upload));
-            let head = self.buffer.split().freeze();
-            return self.send_part(head).await;
-        }
-        self.send_part(bytes).await
-    }
-
-    async fn send_part(&mut self, bytes: Bytes) -> Result<(), Failure> {
-        if let Some(upload) = &mut self.upload {
-            upload.wait_for_capacity(IN_FLIGHT).await.map_err(refused)?;
-            upload.put(bytes);
-        }
-        Ok(())
+        self.upload.write(encoded.bytes).await
     }
 }
 
