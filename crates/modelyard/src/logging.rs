@@ -1,6 +1,6 @@
 //! Logs: to standard error, through a thread of their own, so that no request waits for a terminal.
 
-use std::io::{BufWriter, stderr};
+use std::io::{BufWriter, IsTerminal, stderr};
 use std::sync::OnceLock;
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -19,7 +19,10 @@ pub fn start(settings: &Settings) {
     let level = &settings.logging.level;
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let (writer, guard) = writer();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(stderr().is_terminal());
     let started = match settings.logging.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Console => builder.with_target(false).try_init(),

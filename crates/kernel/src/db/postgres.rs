@@ -11,9 +11,11 @@ use deadpool_postgres::{
 };
 use futures_util::FutureExt;
 use tokio_postgres::NoTls;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Answer, Error, Options, Query, Result, Row, Value};
 use crate::Time;
@@ -26,6 +28,20 @@ const FIRST: i64 = -211_813_488_000_000_000;
 /// Statements that a connection keeps prepared: their texts are put together from what clients ask
 /// for, so there is no end to them.
 const PREPARED: usize = 256;
+
+/// `sslmode=require` in the address means TLS with a certificate that this machine trusts; without
+/// it the connection is plain, as on a network of one's own.
+fn manager(config: tokio_postgres::Config) -> Result<Manager> {
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    if config.get_ssl_mode() != SslMode::Require {
+        return Ok(Manager::from_config(config, NoTls, recycling));
+    }
+    let (tls, _unreadable) = MakeRustlsConnect::with_native_certs().map_err(|errors| {
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Error::Connect(format!("the machine's certificates cannot be read: {}", errors.join("; ")).into())
+    })?;
+    Ok(Manager::from_config(config, tls, recycling))
+}
 
 #[derive(Clone)]
 pub(super) struct Postgres {
@@ -43,11 +59,7 @@ impl Postgres {
     pub(super) async fn connect(options: &Options) -> Result<Self> {
         let config: tokio_postgres::Config =
             options.url.parse().map_err(|it: tokio_postgres::Error| out_of_reach(&it))?;
-        let manager = Manager::from_config(
-            config,
-            NoTls,
-            ManagerConfig { recycling_method: RecyclingMethod::Fast },
-        );
+        let manager = manager(config)?;
         let pool = Pool::builder(manager)
             .max_size(options.pool_size.max(1))
             .runtime(Runtime::Tokio1)

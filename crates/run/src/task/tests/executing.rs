@@ -191,7 +191,7 @@ on_both_databases! {
             server.execute(ID).await,
         ] {
             assert_eq!((status, &problem["code"]), (403, &json!("shell_tasks_disabled")));
-            assert!(problem["detail"].as_str().unwrap().contains("with_shell_tasks()"));
+            assert!(problem["detail"].as_str().unwrap().contains("tasks.shell"));
         }
         // One that was submitted while they were allowed does not slip through.
         let error = server.ended(submitted).await.error.unwrap();
