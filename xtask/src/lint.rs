@@ -36,7 +36,8 @@ fn dependencies() -> Result<()> {
     // Offline needs every manifest at hand, of other platforms' crates too.
     shell::run(&mut cargo(&["fetch", "--locked", "--quiet"]))?;
     println!("advisories are not checked here: their database has to be fetched");
-    shell::run(&mut cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"]))
+    let mut deny = cargo(&["deny", "--offline", "check", "--hide-inclusion-graph"]);
+    shell::run(deny.args(["bans", "licenses", "sources"]))
 }
 
 /// A path that exists on one person's machine helps nobody else, and tells where it was written.
