@@ -207,7 +207,7 @@ impl Member {
                 tracing::warn!(service = self.id, %trouble, "the registration is not taken back");
             }
             Err(_) => {
-                tracing::warn!(service = self.id, "the orchestrator does not answer a goodbye")
+                tracing::warn!(service = self.id, "the orchestrator does not answer a goodbye");
             }
         }
     }

@@ -1,0 +1,363 @@
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use modelyard_kernel::db::{Json as AsJson, Value, query};
+use modelyard_kernel::{Conn, Time, Ulid};
+use modelyard_schema::TABLES;
+use modelyard_testkit::{TestDatabase, on_both_databases, run, test_scope};
+use serde_json::Value as Json;
+
+use super::format::{MANIFEST, Manifest, to_json};
+use super::table::Table;
+use super::*;
+
+fn open_blobs(database: &TestDatabase) -> Blobs {
+    Blobs::directory(&database.dir().join("blobs"), database.clock.clone()).unwrap()
+}
+
+fn file(database: &TestDatabase) -> PathBuf {
+    database.dir().join("backup.zip")
+}
+
+async fn insert(conn: &mut Conn, table: &str, columns: &[(&str, Value)]) {
+    let scope = test_scope();
+    let scope = [("tenant_id", scope.tenant().into()), ("service_id", scope.service().into())];
+    let columns: Vec<&(&str, Value)> = scope.iter().chain(columns).collect();
+    let names: Vec<&str> = columns.iter().map(|it| it.0).collect();
+    let places: Vec<String> = (1..=names.len()).map(|it| format!("${it}")).collect();
+    let (names, places) = (names.join(", "), places.join(", "));
+    query(format!("INSERT INTO {table} ({names}) VALUES ({places})"))
+        .bind_all(columns.into_iter().map(|it| it.1.clone()))
+        .execute(conn)
+        .await
+        .unwrap();
+}
+
+fn times(now: Time) -> [(&'static str, Value); 2] {
+    [("created_at", now.into()), ("updated_at", now.into())]
+}
+
+async fn insert_config(conn: &mut Conn, id: Ulid, name: &str, now: Time) {
+    let columns = [
+        ("id", id.into()),
+        ("name", name.into()),
+        ("tags", "[ \"a\" ,\"\u{e9}\" ]".into()),
+        ("data", "{\"z\":1.0,\"a\":{\"deep\":[1e2,null]},\"nul\":\"\\u0000\"}".into()),
+        ("revision", i64::MAX.into()),
+    ];
+    insert(conn, "configs", &[&columns[..], &times(now)].concat()).await;
+}
+
+async fn insert_artifact(conn: &mut Conn, id: Ulid, parent: Option<Ulid>, now: Time) {
+    let columns = [
+        ("id", id.into()),
+        ("parent_id", parent.into()),
+        ("level", i64::from(parent.is_some()).into()),
+        ("tags", "[]".into()),
+        ("data", "{}".into()),
+        ("revision", 1.into()),
+        ("content", Value::from("line\nbreaks \u{1f600}\t\"quoted\"")),
+    ];
+    insert(conn, "artifacts", &[&columns[..], &times(now)].concat()).await;
+}
+
+/// Rows in every table, and content.
+async fn fill(database: &TestDatabase, blobs: &Blobs) -> Vec<Bytes> {
+    let clock = &database.clock;
+    let now = Time::from_micros(clock.now().micros() + 123_456);
+    let mut conn = database.db.conn().await.unwrap();
+    let config = clock.ulid();
+    insert_config(&mut conn, config, "na\u{ef}ve", now).await;
+    for number in 0..70 {
+        insert_config(&mut conn, clock.ulid(), &number.to_string(), now).await;
+    }
+    let root = clock.ulid();
+    insert_artifact(&mut conn, root, None, now).await;
+    insert_artifact(&mut conn, clock.ulid(), Some(root), now).await;
+    let link = [("config_id", config.into()), ("artifact_id", root.into())];
+    insert(&mut conn, "config_artifacts", &link).await;
+    for input in [Value::Null, (0..=255).collect::<Vec<u8>>().into()] {
+        let columns = [
+            ("id", clock.ulid().into()),
+            ("kind", "ml.train".into()),
+            ("status", "pending".into()),
+            ("input", input),
+            ("submitted_at", now.into()),
+        ];
+        insert(&mut conn, "jobs", &columns).await;
+    }
+    for enabled in [true, false] {
+        let columns = [
+            ("id", clock.ulid().into()),
+            ("command", "echo".into()),
+            ("task_type", "shell".into()),
+            ("parameters", if enabled { "{\"a\": 1}".into() } else { Value::Null }),
+            ("enabled", enabled.into()),
+            ("revision", 1.into()),
+        ];
+        insert(&mut conn, "tasks", &[&columns[..], &times(now)].concat()).await;
+    }
+    let contents =
+        vec![Bytes::new(), Bytes::from(vec![7; 3_000_000]), Bytes::from_static(b"abc"), noise()];
+    for content in &contents {
+        let stored = blobs.put(content.clone()).await.unwrap();
+        blobs.refer(&mut conn, &test_scope(), &stored).await.unwrap();
+        stored.settle(true).await;
+    }
+    contents
+}
+
+fn noise() -> Bytes {
+    let mut state = 1_u32;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(2_500_000).collect()
+}
+
+/// Every row of every table, as a backup has it.
+async fn dump(db: &Db) -> Vec<Vec<Json>> {
+    let mut all = Vec::new();
+    let mut conn = db.conn().await.unwrap();
+    for name in TABLES {
+        let table = Table::describe(&mut conn, name).await.unwrap();
+        let mut after: Option<Vec<Value>> = None;
+        loop {
+            let page = table.page(&mut conn, after.as_deref(), "1 = 1").await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(table.key_of(last));
+            for row in page {
+                let values = table.columns.iter().zip(row);
+                all.push(values.map(|(column, it)| to_json(it, column.kind).unwrap()).collect());
+            }
+        }
+    }
+    all
+}
+
+async fn check_contents(database: &TestDatabase, blobs: &Blobs, contents: &[Bytes]) {
+    let mut conn = database.db.conn().await.unwrap();
+    let sql = "SELECT hash FROM blobs ORDER BY size_bytes";
+    let hashes: Vec<(String,)> = query(sql).fetch_all(&mut conn).await.unwrap();
+    let mut sorted = contents.to_vec();
+    sorted.sort_by_key(Bytes::len);
+    assert_eq!(hashes.len(), sorted.len());
+    for ((hash,), content) in hashes.iter().zip(sorted) {
+        let opened = blobs.open(&mut conn, &test_scope(), hash).await.unwrap();
+        assert!(opened.bytes(u64::MAX).await.unwrap() == content);
+    }
+}
+
+on_both_databases! {
+    async fn what_is_restored_is_what_was_backed_up_whichever_database_it_is(database: TestDatabase) {
+        let blobs = open_blobs(&database);
+        let contents = fill(&database, &blobs).await;
+        let written = backup(&database.db, &blobs, &database.clock, &file(&database)).await.unwrap();
+        assert_eq!((written.rows, written.objects), (82, 4));
+        assert!(written.damaged.is_empty());
+        let before = dump(&database.db).await;
+
+        for target in [TestDatabase::sqlite().await, TestDatabase::postgres().await] {
+            let target_blobs = open_blobs(&target);
+            let read = restore(&target.db, &target_blobs, &file(&database), false).await.unwrap();
+            assert_eq!(read, written);
+            assert_eq!(dump(&target.db).await, before);
+            check_contents(&target, &target_blobs, &contents).await;
+            // And what was restored can be backed up in turn, to the same rows.
+            let again = backup(&target.db, &target_blobs, &target.clock, &file(&target)).await;
+            assert_eq!(again.unwrap(), written);
+        }
+    }
+
+    async fn a_database_with_rows_is_left_alone_unless_they_are_to_be_replaced(database: TestDatabase) {
+        let blobs = open_blobs(&database);
+        let contents = fill(&database, &blobs).await;
+        backup(&database.db, &blobs, &database.clock, &file(&database)).await.unwrap();
+        let before = dump(&database.db).await;
+
+        let mut conn = database.db.conn().await.unwrap();
+        query("DELETE FROM tasks").execute(&mut conn).await.unwrap();
+        let late = blobs.put(Bytes::from_static(b"late")).await.unwrap();
+        blobs.refer(&mut conn, &test_scope(), &late).await.unwrap();
+        late.settle(true).await;
+        let sql = "SELECT object_key FROM blobs WHERE size_bytes = 4";
+        let (late,): (String,) = query(sql).fetch_one(&mut conn).await.unwrap();
+        let late = database.dir().join("blobs").join(late);
+        assert!(late.exists());
+        let refused = restore(&database.db, &blobs, &file(&database), false).await.unwrap_err();
+        assert!(matches!(refused, BackupError::NotEmpty(_)), "{refused}");
+
+        restore(&database.db, &blobs, &file(&database), true).await.unwrap();
+        assert_eq!(dump(&database.db).await, before);
+        check_contents(&database, &blobs, &contents).await;
+        assert!(!late.exists());
+    }
+
+    async fn a_backup_is_of_one_moment_although_the_service_runs(database: TestDatabase) {
+        let blobs = open_blobs(&database);
+        let (db, clock) = (database.db.clone(), database.clock.clone());
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let writing = async {
+            let mut stopped = stopped;
+            while stopped.try_recv().is_err() {
+                // Each transaction adds a config and an artifact.
+                let mut tx = db.begin().await.unwrap();
+                insert_config(&mut tx, clock.ulid(), "x", clock.now()).await;
+                insert_artifact(&mut tx, clock.ulid(), None, clock.now()).await;
+                tx.commit().await.unwrap();
+            }
+        };
+        let backing_up = async {
+            for number in 0..5 {
+                let path = database.dir().join(format!("{number}.zip"));
+                backup(&database.db, &blobs, &database.clock, &path).await.unwrap();
+                let rows = |name| manifest(&path).tables.iter().find(|it| it.name == name).unwrap().rows;
+                assert_eq!(rows("configs"), rows("artifacts"));
+            }
+            stop.send(()).unwrap();
+        };
+        futures_util::future::join(writing, backing_up).await;
+    }
+}
+
+fn manifest(path: &Path) -> Manifest {
+    let mut zip = zip::ZipArchive::new(fs_err::File::open(path).unwrap()).unwrap();
+    let mut text = String::new();
+    zip.by_name(MANIFEST).unwrap().read_to_string(&mut text).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn a_file_that_is_not_whole_changes_nothing() {
+    run(async {
+        let database = TestDatabase::sqlite().await;
+        let blobs = open_blobs(&database);
+        fill(&database, &blobs).await;
+        backup(&database.db, &blobs, &database.clock, &file(&database)).await.unwrap();
+        let whole = fs_err::read(file(&database)).unwrap();
+        let target = TestDatabase::sqlite().await;
+        let target_blobs = open_blobs(&target);
+        let broken = target.dir().join("broken.zip");
+        insert_config(
+            &mut target.db.conn().await.unwrap(),
+            target.clock.ulid(),
+            "x",
+            target.clock.now(),
+        )
+        .await;
+        let mut expected = dump(&target.db).await;
+        let mut refusals = 0;
+        for at in (10..whole.len()).step_by(whole.len() / 23) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            fs_err::write(&broken, &bytes).unwrap();
+            match restore(&target.db, &target_blobs, &broken, true).await {
+                Err(_) => refusals += 1,
+                // A byte that nobody reads, such as one of a time.
+                Ok(_) => expected = dump(&database.db).await,
+            }
+            assert!(dump(&target.db).await == expected);
+        }
+        assert!(refusals > 5);
+        for length in [0, 100, whole.len() / 2, whole.len() - 1] {
+            fs_err::write(&broken, &whole[..length]).unwrap();
+            let refused = restore(&target.db, &target_blobs, &broken, true).await.unwrap_err();
+            assert!(matches!(refused, BackupError::Damaged(_)), "{refused:?}");
+        }
+    });
+}
+
+#[test]
+fn content_that_is_damaged_is_named_and_the_rest_is_backed_up() {
+    run(async {
+        let database = TestDatabase::sqlite().await;
+        let blobs = open_blobs(&database);
+        fill(&database, &blobs).await;
+        let mut conn = database.db.conn().await.unwrap();
+        let sql = "SELECT object_key FROM blobs WHERE size_bytes = 2500000";
+        let (key,): (String,) = query(sql).fetch_one(&mut conn).await.unwrap();
+        let object = database.dir().join("blobs").join(&key);
+        let mut bytes = fs_err::read(&object).unwrap();
+        bytes[1_500_000] ^= 1;
+        fs_err::write(&object, bytes).unwrap();
+
+        let written =
+            backup(&database.db, &blobs, &database.clock, &file(&database)).await.unwrap();
+        assert_eq!(written.objects, 3);
+        assert_eq!(written.damaged, [key]);
+        assert!(written.to_string().contains("damaged"));
+        let target = TestDatabase::sqlite().await;
+        let read =
+            restore(&target.db, &open_blobs(&target), &file(&database), false).await.unwrap();
+        assert_eq!(read, written);
+    });
+}
+
+#[test]
+fn content_that_nobody_refers_to_is_left_out() {
+    run(async {
+        let database = TestDatabase::sqlite().await;
+        let blobs = open_blobs(&database);
+        let mut conn = database.db.conn().await.unwrap();
+        let stored = blobs.put(Bytes::from_static(b"abc")).await.unwrap();
+        let blob = blobs.refer(&mut conn, &test_scope(), &stored).await.unwrap();
+        blobs.release(&mut conn, &test_scope(), &blob.hash).await.unwrap();
+        let written =
+            backup(&database.db, &blobs, &database.clock, &file(&database)).await.unwrap();
+        assert_eq!(written, Summary::default());
+    });
+}
+
+#[test]
+fn nothing_is_overwritten_and_nothing_half_written_stays() {
+    run(async {
+        let database = TestDatabase::sqlite().await;
+        let blobs = open_blobs(&database);
+        fs_err::write(file(&database), "precious").unwrap();
+        let refused = backup(&database.db, &blobs, &database.clock, &file(&database)).await;
+        assert!(matches!(refused, Err(BackupError::Exists(_))));
+        assert_eq!(fs_err::read(file(&database)).unwrap(), b"precious");
+
+        let mut conn = database.db.conn().await.unwrap();
+        // No JSON, so that a row of it cannot be written.
+        let columns = [
+            ("hash", "h".into()),
+            ("size_bytes", 1.into()),
+            ("stored_bytes", 1.into()),
+            ("object_key", "00/x".into()),
+            ("compressed", true.into()),
+            ("chunks", Value::from(AsJson("no list"))),
+            ("refs", 1.into()),
+            ("created_at", database.clock.now().into()),
+        ];
+        insert(&mut conn, "blobs", &columns).await;
+        let other = database.dir().join("other.zip");
+        backup(&database.db, &blobs, &database.clock, &other).await.unwrap_err();
+        let names: Vec<String> = fs_err::read_dir(database.dir())
+            .unwrap()
+            .map(|it| it.unwrap().file_name().into_string().unwrap())
+            .filter(|it| it.contains("zip"))
+            .collect();
+        assert_eq!(names, ["backup.zip"]);
+    });
+}
+
+#[test]
+fn a_backup_of_a_later_program_is_refused() {
+    run(async {
+        let database = TestDatabase::sqlite().await;
+        let blobs = open_blobs(&database);
+        backup(&database.db, &blobs, &database.clock, &file(&database)).await.unwrap();
+        let mut manifest = manifest(&file(&database));
+        manifest.schema_version = 999;
+        let later = database.dir().join("later.zip");
+        let mut zip = zip::ZipWriter::new(fs_err::File::create(&later).unwrap());
+        zip.start_file(MANIFEST, zip::write::SimpleFileOptions::default()).unwrap();
+        serde_json::to_writer(&mut zip, &manifest).unwrap();
+        zip.finish().unwrap();
+        let refused = restore(&database.db, &blobs, &later, true).await.unwrap_err();
+        assert!(matches!(refused, BackupError::TooNew { found: 999, .. }), "{refused}");
+    });
+}
