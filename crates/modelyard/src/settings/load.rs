@@ -1,5 +1,6 @@
 //! Where settings come from.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ const PREFIX: &str = "MODELYARD_";
 const FOR_SCRIPTS: [&str; 1] = ["MODELYARD_WORKSPACE"];
 
 /// The names that those who come from chapkit know, and the settings that they are.
-const CONTRACT: [(&str, &str); 12] = [
+pub(super) const CONTRACT: [(&str, &str); 12] = [
     ("HOST", "server.host"),
     ("SERVICEKIT_PORT", "registration.port"),
     ("PORT", "server.port"),
@@ -91,11 +92,13 @@ pub enum SettingsError {
 }
 
 impl SettingsError {
-    pub(super) fn syntax(file: &str, error: &toml::de::Error) -> Self {
+    pub(super) fn syntax(file: &str, text: &str, error: &toml::de::Error) -> Self {
+        let before = error.span().and_then(|it| text.get(..it.start));
+        let line = before.map(|it| format!(":{}", it.matches('\n').count() + 1));
         Self::Syntax {
             file: file.to_owned(),
-            line: String::new(),
-            message: error.to_string().trim().to_owned(),
+            line: line.unwrap_or_default(),
+            message: error.message().to_owned(),
         }
     }
 }
@@ -106,7 +109,10 @@ impl Settings {
     /// # Errors
     /// Says which setting is wrong and where it stands.
     pub fn load(options: &Options) -> Result<Self, SettingsError> {
-        Self::from_sources(options, std::env::vars())
+        let text = |it: OsString| it.into_string().ok();
+        // What is no text is none of ours.
+        let environment = std::env::vars_os().filter_map(|it| Some((text(it.0)?, text(it.1)?)));
+        Self::from_sources(options, environment)
     }
 
     /// The defaults, whatever the environment says; for programs that set everything themselves.
@@ -116,6 +122,7 @@ impl Settings {
     pub fn with_options(options: &Options) -> Result<Self, SettingsError> {
         let mut layers = Layers::defaults(DEFAULTS)?;
         command_line(&mut layers, options)?;
+        normalise(&mut layers)?;
         build(&layers)
     }
 
@@ -135,6 +142,7 @@ impl Settings {
         }
         variables(&mut layers, environment)?;
         command_line(&mut layers, options)?;
+        normalise(&mut layers)?;
         build(&layers)
     }
 }
@@ -146,11 +154,16 @@ fn variables(
     let mut ours = Vec::new();
     let mut theirs = Vec::new();
     for (name, text) in environment {
-        if FOR_SCRIPTS.contains(&name.as_str()) {
+        // Compose files pass on variables that nobody has set as empty ones.
+        if text.is_empty() || FOR_SCRIPTS.contains(&name.as_str()) {
             continue;
         }
         if let Some(key) = name.strip_prefix(PREFIX) {
-            ours.push((key.to_lowercase().replace("__", "."), text, name));
+            if key.contains("__") {
+                ours.push((key.to_lowercase().replace("__", "."), text, name));
+            } else {
+                refuse_slip(layers, key, &text, &name)?;
+            }
         } else if let Some(at) = CONTRACT.iter().position(|it| it.0 == name) {
             theirs.push((at, text));
         }
@@ -159,8 +172,6 @@ fn variables(
     theirs.sort_by_key(|it| it.0);
     for (at, text) in theirs {
         let (name, key) = CONTRACT[at];
-        let text = if key == "database.url" { database_url(&text) } else { text.to_owned() };
-        let text = if key == "logging.level" { text.to_lowercase() } else { text };
         layers.text(key, &text, &format!("variable {name}"))?;
     }
     ours.sort();
@@ -170,15 +181,71 @@ fn variables(
     Ok(())
 }
 
-/// An address as SQLAlchemy writes it, in ours.
-fn database_url(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    match scheme.split('+').next().unwrap_or(scheme) {
-        // Three slashes are a relative path there, four an absolute one.
-        "sqlite" => format!("sqlite:{}", rest.strip_prefix('/').unwrap_or(rest)),
-        "postgresql" | "postgres" => format!("postgres://{rest}"),
-        _ => text.to_owned(),
+/// Brings what may be written in several ways into one.
+fn normalise(layers: &mut Layers) -> Result<(), SettingsError> {
+    let address = "an address that begins with `sqlite:` or `postgres://`";
+    layers.rewrite("database.url", database_url, address)?;
+    let level =
+        "`error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,hyper=warn`";
+    layers.rewrite("logging.level", log_level, level)
+}
+
+/// A variable with one underscore where two were meant. Others are not ours to judge: next to a
+/// service of the name `modelyard`, Kubernetes sets `MODELYARD_SERVICE_HOST` and the like.
+fn refuse_slip(layers: &Layers, key: &str, text: &str, name: &str) -> Result<(), SettingsError> {
+    let meant = key.to_lowercase().replacen('_', ".", 1);
+    if layers.get(&meant).is_none() || text.starts_with("tcp://") || text.starts_with("udp://") {
+        return Ok(());
     }
+    let (section, key) = meant.split_once('.').unwrap_or((&meant, ""));
+    let hint = format!("{PREFIX}{section}__{key}").to_uppercase();
+    Err(SettingsError::Unknown {
+        key: name.to_owned(),
+        origin: format!("variable {name}"),
+        hint: format!(", did you mean `{hint}`?"),
+    })
+}
+
+/// The address of a database in our form. SQLAlchemy's is taken as well, wherever it stands: there,
+/// three slashes before a file are a relative path and four an absolute one.
+fn database_url(text: &str) -> Option<String> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        let is_ours =
+            text.is_empty() || text.strip_prefix("sqlite:").is_some_and(|it| !it.is_empty());
+        return is_ours.then(|| text.to_owned());
+    };
+    match scheme.split('+').next()? {
+        "sqlite" => {
+            let path = rest.split('?').next()?;
+            match path.strip_prefix('/').unwrap_or(path) {
+                "" => Some("sqlite::memory:".to_owned()),
+                path => Some(format!("sqlite:{path}")),
+            }
+        }
+        "postgresql" | "postgres" => Some(format!("postgres://{rest}")),
+        _ => None,
+    }
+}
+
+/// A filter of the log, with the levels of Python's `logging` under our names.
+fn log_level(text: &str) -> Option<String> {
+    let parts = text.split(',').map(|part| {
+        let (target, level) = match part.trim().rsplit_once('=') {
+            Some((target, level)) => (Some(target), level),
+            None => (None, part.trim()),
+        };
+        let level = match level.to_lowercase().as_str() {
+            "error" | "critical" | "fatal" => "error",
+            "warn" | "warning" => "warn",
+            "info" => "info",
+            "debug" => "debug",
+            "trace" | "notset" => "trace",
+            "off" => "off",
+            _ => return None,
+        };
+        Some(target.map_or_else(|| level.to_owned(), |it| format!("{it}={level}")))
+    });
+    parts.collect::<Option<Vec<_>>>().map(|it| it.join(","))
 }
 
 fn command_line(layers: &mut Layers, options: &Options) -> Result<(), SettingsError> {

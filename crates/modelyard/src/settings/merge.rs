@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use modelyard_ml::project::manifest::locate;
+use modelyard_ml::project::manifest::{MODEL, locate};
 use modelyard_ml::project::suggest::hint;
 use toml::Value;
 
@@ -33,7 +33,8 @@ pub(super) struct Layers {
 impl Layers {
     /// The defaults, which also say which keys there are and of which type.
     pub(super) fn defaults(text: &str) -> Result<Self, SettingsError> {
-        let table: toml::Table = text.parse().map_err(|it| SettingsError::syntax("defaults", &it))?;
+        let table: toml::Table =
+            text.parse().map_err(|it| SettingsError::syntax("defaults", text, &it))?;
         let mut values = BTreeMap::new();
         flatten("", &table, &mut |key, value| {
             values.insert(key, (value, "default".to_owned()));
@@ -43,12 +44,22 @@ impl Layers {
 
     /// Lays a settings file over it; tables that are not settings are the manifest's.
     pub(super) fn file(&mut self, name: &str, text: &str) -> Result<(), SettingsError> {
-        let table: toml::Table = text.parse().map_err(|it| SettingsError::syntax(name, &it))?;
+        let table: toml::Table =
+            text.parse().map_err(|it| SettingsError::syntax(name, text, &it))?;
         let sections = self.sections();
         let mut found = Vec::new();
         for (section, value) in &table {
-            if !sections.contains(section) {
+            if MODEL.contains(&section.as_str()) {
                 continue;
+            }
+            if !sections.contains(section) {
+                let valid: Vec<&str> =
+                    sections.iter().map(String::as_str).chain(MODEL.iter().copied()).collect();
+                return Err(SettingsError::Unknown {
+                    key: section.clone(),
+                    origin: origin(name, text, section),
+                    hint: hint(section, &valid),
+                });
             }
             let Value::Table(keys) = value else {
                 return Err(self.unknown(section, &origin(name, text, section)));
@@ -63,7 +74,12 @@ impl Layers {
     }
 
     /// Lays one setting over it, given as text.
-    pub(super) fn text(&mut self, key: &str, text: &str, origin: &str) -> Result<(), SettingsError> {
+    pub(super) fn text(
+        &mut self,
+        key: &str,
+        text: &str,
+        origin: &str,
+    ) -> Result<(), SettingsError> {
         let wrong = |expected: &str| SettingsError::Wrong {
             key: key.to_owned(),
             origin: origin.to_owned(),
@@ -96,6 +112,22 @@ impl Layers {
             }
         }
         self.values.insert(key.to_owned(), (value, origin));
+        Ok(())
+    }
+
+    /// Brings a text into one form, wherever it comes from.
+    pub(super) fn rewrite(
+        &mut self,
+        key: &str,
+        change: impl Fn(&str) -> Option<String>,
+        expected: &str,
+    ) -> Result<(), SettingsError> {
+        let Some((Value::String(text), origin)) = self.values.get_mut(key) else { return Ok(()) };
+        *text = change(text).ok_or_else(|| SettingsError::Wrong {
+            key: key.to_owned(),
+            origin: origin.clone(),
+            expected: expected.to_owned(),
+        })?;
         Ok(())
     }
 
@@ -139,7 +171,7 @@ impl Layers {
                 || value.as_str().is_some_and(str::is_empty);
             let value = match value {
                 _ if secret && !empty => "\"********\"".to_owned(),
-                Value::String(it) if key == "database.url" => format!("\"{}\"", masked(it)),
+                Value::String(it) => Value::from(masked(it)).to_string(),
                 value => value.to_string(),
             };
             Shown { key: key.clone(), value, origin: origin.clone() }
@@ -148,15 +180,18 @@ impl Layers {
     }
 }
 
-/// An address without its password.
-fn masked(url: &str) -> String {
-    match url::Url::parse(url) {
-        Ok(mut it) if it.password().is_some() => {
-            let _kept_when_refused = it.set_password(Some("********"));
-            it.to_string()
-        }
-        _ => url.to_owned(),
+/// A text without the password that it has when it is an address.
+fn masked(text: &str) -> String {
+    let Ok(mut url) = url::Url::parse(text) else { return text.to_owned() };
+    let in_query = url.query_pairs().any(|it| it.0 == "password");
+    if url.password().is_none() && !in_query {
+        return text.to_owned();
     }
+    let _kept_when_there_is_none = url.set_password(url.password().map(|_| "********"));
+    if in_query {
+        url.set_query(Some("********"));
+    }
+    url.to_string()
 }
 
 fn origin(name: &str, text: &str, key: &str) -> String {

@@ -16,7 +16,8 @@ fn load(file: &str, environment: &[(&str, &str)]) -> Result<Settings, String> {
 
 #[test]
 fn defaults_are_complete_and_a_file_changes_what_it_names() {
-    let settings = load("[server]\nport = 8080\nrequest_timeout = \"5s\"\n[service]\nid = 3\n", &[]);
+    let settings =
+        load("[server]\nport = 8080\nrequest_timeout = \"5s\"\n[service]\nid = 3\n", &[]);
     let settings = settings.unwrap();
     assert_eq!(settings.server.port, 8080);
     assert_eq!(settings.server.request_timeout, Duration::from_secs(5));
@@ -83,4 +84,123 @@ fn a_key_file_without_keys_does_not_open_the_door() {
     assert!(load(&file, &[]).unwrap_err().contains("at least one key"));
     fs_err::write(&path, "secret # of the first client\n").unwrap();
     assert_eq!(load(&file, &[]).unwrap().auth.api_keys, ["secret"]);
+}
+
+#[test]
+fn a_table_that_is_neither_a_setting_nor_the_models_is_refused() {
+    let error = load("[service]\nid = 1\n\n[sever]\nport = 1\n", &[]).unwrap_err();
+    assert!(
+        error.starts_with("modelyard.toml:4: there is no setting `sever`, did you mean `serve"),
+        "{error}"
+    );
+    assert!(load("server = 3\n", &[]).unwrap_err().contains("modelyard.toml:1"));
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_named_with_its_line() {
+    let error = load("[server]\nport = = 1\n", &[]).unwrap_err();
+    assert!(error.starts_with("modelyard.toml:2: "), "{error}");
+    let missing = Options { file: Some("/nowhere/settings.toml".into()), ..Options::default() };
+    let error = Settings::from_sources(&missing, []).unwrap_err();
+    assert!(
+        std::error::Error::source(&error).unwrap().to_string().contains("/nowhere/settings.toml")
+    );
+}
+
+#[test]
+fn empty_variables_are_as_good_as_none() {
+    let environment = [("PORT", ""), ("SERVICEKIT_API_KEYS", ""), ("MODELYARD_SERVER__DRAIN", "")];
+    let settings = load("[server]\nport = 1234\n", &environment).unwrap();
+    assert_eq!(settings.server.port, 1234);
+    assert_eq!(settings.server.drain, Duration::from_secs(10));
+}
+
+#[test]
+fn variables_that_others_set_are_left_alone_and_slips_are_not() {
+    let kubernetes = [
+        ("MODELYARD_SERVICE_HOST", "10.0.0.1"),
+        ("MODELYARD_PORT", "tcp://10.0.0.1:9090"),
+        ("MODELYARD_PORT_9090_TCP_ADDR", "10.0.0.1"),
+        ("MODELYARD_SERVER_PORT", "tcp://10.0.0.1:9090"),
+    ];
+    load("", &kubernetes).unwrap();
+    let error = load("", &[("MODELYARD_SERVER_PORT", "8080")]).unwrap_err();
+    assert!(error.contains("did you mean `MODELYARD_SERVER__PORT`?"), "{error}");
+    let error = load("", &[("MODELYARD_SERVER_BODY_LIMIT", "1MiB")]).unwrap_err();
+    assert!(error.contains("did you mean `MODELYARD_SERVER__BODY_LIMIT`?"), "{error}");
+}
+
+#[test]
+fn addresses_of_databases_are_read_as_ours_and_as_sqlalchemys() {
+    for (given, ours) in [
+        ("", ""),
+        ("sqlite:data/x.db", "sqlite:data/x.db"),
+        ("sqlite:/data/x.db", "sqlite:/data/x.db"),
+        ("sqlite:///data/x.db", "sqlite:data/x.db"),
+        ("sqlite+aiosqlite:////data/x.db?timeout=5", "sqlite:/data/x.db"),
+        ("sqlite+aiosqlite:///:memory:", "sqlite::memory:"),
+        ("sqlite+aiosqlite://", "sqlite::memory:"),
+        ("postgresql+asyncpg://u:p@h:5432/d", "postgres://u:p@h:5432/d"),
+        ("postgres://h/d?sslmode=require", "postgres://h/d?sslmode=require"),
+    ] {
+        let options = Options { database: Some(given.to_owned()), ..Options::default() };
+        let settings = Settings::with_options(&options).unwrap();
+        assert_eq!(settings.database.url, ours, "{given}");
+    }
+    for given in ["mysql://h/d", "data/x.db", "sqlite:"] {
+        let options = Options { database: Some(given.to_owned()), ..Options::default() };
+        let error = Settings::with_options(&options).unwrap_err().to_string();
+        assert!(error.starts_with("option --database: `database.url` is an address"), "{error}");
+    }
+}
+
+#[test]
+fn levels_of_the_log_are_those_of_python_too_and_nothing_else() {
+    let level = |text| load("", &[("LOG_LEVEL", text)]).map(|it| it.logging.level);
+    assert_eq!(level("WARNING").unwrap(), "warn");
+    assert_eq!(level("CRITICAL").unwrap(), "error");
+    assert_eq!(level("info,modelyard_flow=DEBUG").unwrap(), "info,modelyard_flow=debug");
+    assert!(level("loud").unwrap_err().starts_with("variable LOG_LEVEL: `logging.level` is "));
+    assert!(load("", &[("LOG_FORMAT", "xml")]).is_err());
+}
+
+#[test]
+fn passwords_in_addresses_are_masked_wherever_they_stand() {
+    let environment = [
+        ("DATABASE_URL", "postgres://u@h/db?password=canary-1"),
+        ("SERVICEKIT_ORCHESTRATOR_URL", "http://u:canary-2@chap:8000/v2/services/$register"),
+    ];
+    let settings = load("", &environment).unwrap();
+    let shown = format!("{:?}", settings.effective());
+    assert!(!shown.contains("canary"), "{shown}");
+    assert!(shown.contains("chap:8000"), "{shown}");
+}
+
+/// The table in the documentation is what the defaults say, word for word.
+#[test]
+fn the_documentation_lists_every_setting_with_its_default() {
+    let documented = include_str!("../../../../docs/settings.md");
+    let mut section = String::new();
+    let mut about = Vec::new();
+    for line in
+        include_str!("../../settings.default.toml").lines().skip_while(|it| !it.starts_with('['))
+    {
+        if let Some(comment) = line.strip_prefix("# ") {
+            about.push(comment);
+        } else if let Some(name) = line.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+            name.clone_into(&mut section);
+            assert!(documented.contains(&format!("## `[{section}]`")), "[{section}]");
+            if !about.is_empty() {
+                assert!(documented.contains(&about.join(" ")), "{about:?}");
+            }
+            about.clear();
+        } else if let Some((key, default)) = line.split_once(" = ") {
+            let row = format!("| `{key}` | `{default}` | {} |", about.join(" "));
+            assert!(documented.contains(&row), "docs/settings.md lacks, under [{section}]:\n{row}");
+            about.clear();
+        }
+    }
+    for (name, key) in super::load::CONTRACT {
+        assert!(documented.contains(&format!("| `{name}` | `{key}` |")), "{name}");
+    }
 }
