@@ -206,7 +206,7 @@ fn refuse_slip(layers: &Layers, key: &str, text: &str, name: &str) -> Result<(),
     })
 }
 
-/// The address of a database in our form. SQLAlchemy's is taken as well, wherever it stands: there,
+/// The address of a database in our form. `SQLAlchemy`'s is taken as well, wherever it stands: there,
 /// three slashes before a file are a relative path and four an absolute one.
 fn database_url(text: &str) -> Option<String> {
     let Some((scheme, rest)) = text.split_once("://") else {
