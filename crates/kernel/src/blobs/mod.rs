@@ -101,6 +101,9 @@ impl Blobs {
         options: impl IntoIterator<Item = (String, String)>,
         clock: Clock,
     ) -> Result<Self, OpenError> {
+        // Somebody else in the process may have chosen already, which is as good.
+        #[cfg(feature = "cloud")]
+        let _chosen = rustls::crypto::ring::default_provider().install_default();
         let parsed = url::Url::parse(url).map_err(|_| OpenError::Address(url.to_owned()))?;
         let (objects, prefix) = object_store::parse_url_opts(&parsed, options)?;
         Ok(Self { objects: objects.into(), prefix, directory: None, clock })
