@@ -198,10 +198,8 @@ on_both_databases! {
     async fn a_backup_is_of_one_moment_although_the_service_runs(database: TestDatabase) {
         let blobs = open_blobs(&database);
         let (db, clock) = (database.db.clone(), database.clock.clone());
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let writing = async {
-            let mut stopped = stopped;
-            while stopped.try_recv().is_err() {
+            for _ in 0..120 {
                 // Each transaction adds a config and an artifact.
                 let mut tx = db.begin().await.unwrap();
                 insert_config(&mut tx, clock.ulid(), "x", clock.now()).await;
@@ -210,13 +208,13 @@ on_both_databases! {
             }
         };
         let backing_up = async {
-            for number in 0..5 {
+            for number in 0..3 {
                 let path = database.dir().join(format!("{number}.zip"));
                 backup(&database.db, &blobs, &database.clock, &path).await.unwrap();
-                let rows = |name| manifest(&path).tables.iter().find(|it| it.name == name).unwrap().rows;
+                let rows =
+                    |name| manifest(&path).tables.iter().find(|it| it.name == name).unwrap().rows;
                 assert_eq!(rows("configs"), rows("artifacts"));
             }
-            stop.send(()).unwrap();
         };
         futures_util::future::join(writing, backing_up).await;
     }
