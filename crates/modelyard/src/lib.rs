@@ -8,6 +8,7 @@
 //! ```
 
 pub mod app;
+pub mod backup;
 pub mod data_dir;
 pub mod health;
 pub mod http;
@@ -15,6 +16,7 @@ pub mod init;
 pub mod logging;
 pub mod metrics;
 pub mod page;
+pub mod registration;
 pub mod server;
 pub mod service;
 pub mod settings;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use modelyard_flow::job;
 use modelyard_kernel::blobs::OpenError;
-use modelyard_kernel::{Background, Blobs, Caller, Clock, Db, Failure, db};
+use modelyard_kernel::{Background, Blobs, Caller, Clock, Db, Failure, HealthCheck, db};
 use modelyard_ml::ml::Ml;
 use modelyard_run::runner::{RunError, Workspace};
 use modelyard_schema::SchemaError;
@@ -18,9 +18,10 @@ use crate::app::{self, Assembled, Shared, TENANT};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::http::{self, Authenticator, NotAHeader, ServeOptions};
 use crate::metrics::Metrics;
+use crate::page;
+use crate::registration::{self, Pending};
 use crate::service::Service;
 use crate::settings::{Settings, SettingsError};
-use crate::page;
 
 /// How often content that nobody refers to is looked for.
 const SWEEP: Duration = Duration::from_secs(600);
@@ -101,18 +102,25 @@ impl Server {
         }
         // First of all, so that a port that is taken costs nothing.
         let listener = listen(&settings).await?;
-        let address = listener.local_addr().map_err(|cause| ServeError::Listen {
-            address: settings.server.host.clone(),
-            cause,
-        })?;
+        let address = listener
+            .local_addr()
+            .map_err(|cause| ServeError::Listen { address: settings.server.host.clone(), cause })?;
         let clock = Clock::system();
         let data_dir = DataDir::open(&settings.data.dir, &clock)?;
         let background = Background::default();
         let shared = share(&settings, &data_dir, clock, background.clone()).await?;
 
+        let alone = services.len() == 1;
         let mut assembled = Vec::with_capacity(services.len());
+        let mut registrations = Vec::new();
         for service in services {
-            assembled.push(prepare(service, &shared, &settings, address).await?);
+            let id = service.info.id.as_str().to_owned();
+            let registration = registration::prepare(&settings.registration, address)
+                .map(|it| if alone { it } else { it.below(&format!("/services/{id}")) });
+            let check = registration.as_ref().map(Pending::health_check);
+            let prepared = prepare(service, &shared, &settings, check).await?;
+            registrations.extend(registration.map(|it| (it, id, prepared.0.info.clone())));
+            assembled.push(prepared);
         }
         let names: Vec<(String, String)> =
             assembled.iter().map(|it| (it.0.id.clone(), it.0.name.clone())).collect();
@@ -124,7 +132,8 @@ impl Server {
         }
         let front = page::front(&names_of(&names));
         let router = http::mount(routers, front);
-        let app = http::app(router, shared.clock.clone(), shared.metrics.clone(), settings.limits());
+        let app =
+            http::app(router, shared.clock.clone(), shared.metrics.clone(), settings.limits());
         let options = ServeOptions {
             connections: settings.server.max_connections,
             idle_timeout: settings.server.idle_timeout,
@@ -136,6 +145,10 @@ impl Server {
             http::serve(listener, app, &tasks, stopping, options).await;
             let _nobody_waits = done.send(());
         });
+        // Last, because an orchestrator may call back at once.
+        for (registration, id, info) in registrations {
+            registration.start(&id, info, &background);
+        }
         let patience = settings.server.drain.max(settings.jobs.drain) + Duration::from_secs(6);
         Ok(Self {
             address,
@@ -164,7 +177,8 @@ impl Server {
         let url = format!("http://{}", self.address);
         let mut text = String::from("\n");
         for (id, name) in &self.services {
-            let at = if self.services.len() == 1 { url.clone() } else { format!("{url}/services/{id}") };
+            let at =
+                if self.services.len() == 1 { url.clone() } else { format!("{url}/services/{id}") };
             text.push_str(&format!("  {name} is served at {at}\n"));
         }
         let first = match self.services.as_slice() {
@@ -280,14 +294,14 @@ async fn prepare(
     service: Service,
     shared: &Shared,
     settings: &Settings,
-    address: SocketAddr,
+    registration: Option<HealthCheck>,
 ) -> Result<(Assembled, Vec<String>), ServeError> {
     let mut keys = settings.auth.api_keys.clone();
     keys.extend(service.api_keys.iter().cloned());
     for note in &service.notes {
         tracing::warn!(service = service.info.id.as_str(), "{note}");
     }
-    let assembled = app::assemble(service, shared, None)?;
+    let assembled = app::assemble(service, shared, registration)?;
     if let Some(ml) = &assembled.ml {
         ml.start()
             .await
