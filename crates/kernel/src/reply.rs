@@ -59,7 +59,9 @@ pub fn json_bytes(conditions: &Conditions, bytes: Vec<u8>) -> Response {
 
 /// A JSON document that is part of the program.
 pub fn document(conditions: &Conditions, text: &'static str) -> Response {
-    json_bytes(conditions, text.as_bytes().to_vec())
+    // In the source it has lines to be read in; no answer has.
+    let compact = serde_json::from_str(text).map(|it: serde_json::Value| it.to_string());
+    json_bytes(conditions, compact.unwrap_or_else(|_| text.to_owned()).into_bytes())
 }
 
 /// An entity and its tag; 304 when the client has it.

@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use modelyard_flow::job::{self, Jobs};
-use modelyard_kernel::{
-    Background, Blobs, Caller, Clock, Db, HealthCheck, Part, Result, Work,
-};
 use modelyard_kernel::part::Counter;
+use modelyard_kernel::{Background, Blobs, Caller, Clock, Db, HealthCheck, Part, Result, Work};
 use modelyard_ml::info::http::Info;
 use modelyard_ml::ml::{Ml, Model};
 use modelyard_run::artifact::Artifacts;
@@ -25,6 +23,9 @@ use crate::system::System;
 
 /// The tenant that everything belongs to until there are others.
 pub const TENANT: &str = "default";
+
+/// What a service says of itself that is no model.
+const GENERAL: [&str; 4] = ["id", "display_name", "version", "description"];
 
 /// What the services of a process share.
 #[derive(Clone, Debug)]
@@ -159,7 +160,7 @@ pub fn assemble(
         all
     });
     let (routes, openapi) = fold(parts, &service);
-    let name = service.info.display_name.clone();
+    let name = service.info.display_name;
     Ok(Assembled {
         id,
         name,
@@ -194,6 +195,10 @@ fn describe(service: &Service, shared: &Shared) -> Result<Value> {
         serde_json::to_value(&service.info)?
     };
     if let Some(fields) = info.as_object_mut() {
+        if service.runner.is_none() {
+            // By the other keys, clients know a model.
+            fields.retain(|key, _| GENERAL.contains(&key.as_str()));
+        }
         fields.extend(service.info_fields.clone());
     }
     Ok(info)

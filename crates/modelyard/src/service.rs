@@ -22,8 +22,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use modelyard_kernel::part::Checked;
 use modelyard_kernel::HealthCheck;
+use modelyard_kernel::part::Checked;
 use modelyard_ml::info::{InfoError, ServiceInfo};
 use modelyard_ml::project::{Adapters, Project};
 use modelyard_run::artifact::{Access, Hierarchy};
@@ -31,6 +31,7 @@ use modelyard_run::config::schema::ConfigSchema;
 use modelyard_run::runner::{Limits, ModelError, Runner, ShellRunner, TemplateError};
 use modelyard_run::task::{ShellTasks, TaskFunctions};
 use schemars::JsonSchema;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -188,14 +189,17 @@ impl ServiceBuilder {
         self
     }
 
-    /// Adds a function that tasks can run by its name.
-    pub fn with_task<F>(
+    /// Adds a function that tasks can run by its name. It gets the task's parameters as whatever
+    /// `P` reads them as.
+    pub fn with_task<P, R, F>(
         mut self,
         name: &str,
-        function: impl Fn(Map<String, Value>) -> F + Send + Sync + 'static,
+        function: impl Fn(P) -> F + Send + Sync + 'static,
     ) -> Self
     where
-        F: Future<Output = Result<Value, ModelError>> + Send + 'static,
+        P: DeserializeOwned + 'static,
+        R: Serialize + 'static,
+        F: Future<Output = Result<R, ModelError>> + 'static,
     {
         self.0.functions = self.0.functions.with(name, function);
         self
@@ -246,4 +250,3 @@ impl ServiceBuilder {
         Ok(())
     }
 }
-
