@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 use jiff::tz::Offset;
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
@@ -43,38 +44,87 @@ impl Time {
 
     /// The contract's form for entities: UTC to the second, without an offset.
     pub fn to_seconds(self) -> String {
-        let it = self.datetime();
-        format!(
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
-            it.year(),
-            it.month(),
-            it.day(),
-            it.hour(),
-            it.minute(),
-            it.second()
-        )
+        self.written().seconds().to_owned()
     }
 
     /// The contract's form inside model metadata: microseconds and `+00:00`.
     pub fn to_offset(self) -> String {
-        format!("{}.{:06}+00:00", self.to_seconds(), self.0.rem_euclid(1_000_000))
+        let written = self.written();
+        format!("{}+00:00", written.whole().trim_end_matches('Z'))
     }
 
-    fn datetime(self) -> jiff::civil::DateTime {
+    /// Lists show hundreds of times, so this is done by hand.
+    fn written(self) -> Written {
         let timestamp = Timestamp::from_microsecond(self.0).unwrap_or(Timestamp::MAX);
-        Offset::UTC.to_datetime(timestamp)
+        let it = Offset::UTC.to_datetime(timestamp);
+        let mut buffer = *b"0000-00-00T00:00:00.000000Z";
+        let micros = self.0.rem_euclid(1_000_000);
+        for (end, width, number) in [
+            (4, 4, i64::from(it.year().max(0))),
+            (7, 2, i64::from(it.month())),
+            (10, 2, i64::from(it.day())),
+            (13, 2, i64::from(it.hour())),
+            (16, 2, i64::from(it.minute())),
+            (19, 2, i64::from(it.second())),
+            (26, 6, micros),
+        ] {
+            let mut rest = number.unsigned_abs();
+            for place in (end - width..end).rev() {
+                // The remainder of a division by ten is one digit.
+                buffer[place] = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+                rest /= 10;
+            }
+        }
+        Written(buffer)
+    }
+
+    /// Reads what [`Time::written`] wrote, which is what databases give back.
+    fn read_written(text: &str) -> Option<Self> {
+        let bytes: &[u8; 27] = text.as_bytes().try_into().ok()?;
+        let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (26, b'Z')];
+        if marks.iter().any(|(at, mark)| bytes[*at] != *mark) {
+            return None;
+        }
+        let number = |from: usize, to: usize| {
+            bytes[from..to].iter().try_fold(0_i32, |sum, digit| {
+                digit.is_ascii_digit().then(|| sum * 10 + i32::from(digit - b'0'))
+            })
+        };
+        let small = |from, to| number(from, to).and_then(|it| i8::try_from(it).ok());
+        let date = Date::new(number(0, 4)?.try_into().ok()?, small(5, 7)?, small(8, 10)?).ok()?;
+        let time = date.at(0, 0, 0, 0);
+        let midnight = Offset::UTC.to_timestamp(time).ok()?.as_microsecond();
+        let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+        if hour > 23 || minute > 59 || second > 59 {
+            return None;
+        }
+        let seconds = i64::from((hour * 60 + minute) * 60 + second);
+        Some(Self(midnight + seconds * 1_000_000 + i64::from(number(20, 26)?)))
+    }
+}
+
+/// `2026-11-20T08:52:32.940128Z`, on the stack.
+struct Written([u8; 27]);
+
+impl Written {
+    fn whole(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    fn seconds(&self) -> &str {
+        self.whole().get(..19).unwrap_or_default()
     }
 }
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:06}Z", self.to_seconds(), self.0.rem_euclid(1_000_000))
+        f.write_str(self.written().whole())
     }
 }
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.written().whole())
     }
 }
 
@@ -83,7 +133,7 @@ impl Serialize for Time {
 /// # Errors
 /// Those of the serializer.
 pub fn seconds<S: Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&time.to_seconds())
+    serializer.serialize_str(time.written().seconds())
 }
 
 /// A text that is not an instant.
@@ -97,6 +147,9 @@ impl FromStr for Time {
     /// Takes RFC 3339, and the contract's form without an offset, which means UTC; a date alone
     /// means its midnight.
     fn from_str(it: &str) -> Result<Self, Self::Err> {
+        if let Some(time) = Self::read_written(it) {
+            return Ok(time);
+        }
         let instant = it.parse::<Timestamp>().ok().or_else(|| {
             let civil = it.parse::<jiff::civil::DateTime>().ok()?;
             Offset::UTC.to_timestamp(civil).ok()
@@ -172,6 +225,17 @@ mod tests {
         assert_eq!(time.to_offset(), "2026-11-20T08:52:32.940128+00:00");
         assert_eq!("2026-11-20T08:52:32".parse::<Time>().unwrap().micros() % 1_000_000, 0);
         assert!("yesterday".parse::<Time>().is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn times_come_back_as_they_went(micros in -62_135_596_800_000_000_i64..253_402_207_200_000_000) {
+            let time = Time::from_micros(micros);
+            let text = time.to_string();
+            proptest::prop_assert_eq!(Time::read_written(&text), Some(time));
+            let slowly = text.parse::<Timestamp>().unwrap().as_microsecond();
+            proptest::prop_assert_eq!(slowly, micros);
+        }
     }
 
     #[test]

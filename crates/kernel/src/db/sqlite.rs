@@ -346,9 +346,11 @@ fn run(conn: &Connection, query: &Query) -> Result<Answer> {
     let mut rows = Vec::new();
     let mut cursor = statement.raw_query();
     while let Some(row) = cursor.next().map_err(classify)? {
-        let values =
-            (0..columns).map(|it| row.get_ref(it).map(read)).collect::<rusqlite::Result<Vec<_>>>();
-        let mut row = Row::new(values.map_err(classify)?);
+        let mut values = Vec::with_capacity(columns);
+        for column in 0..columns {
+            values.push(read(row.get_ref(column).map_err(classify)?));
+        }
+        let mut row = Row::new(values);
         row.names.clone_from(&names);
         rows.push(row);
     }
@@ -388,7 +390,10 @@ fn read(value: ValueRef<'_>) -> Value {
         ValueRef::Null => Value::Null,
         ValueRef::Integer(it) => Value::Int(it),
         ValueRef::Real(it) => Value::Real(it),
-        ValueRef::Text(it) => Value::Text(String::from_utf8_lossy(it).into_owned()),
+        ValueRef::Text(it) => Value::Text(match std::str::from_utf8(it) {
+            Ok(text) => text.to_owned(),
+            Err(_) => String::from_utf8_lossy(it).into_owned(),
+        }),
         ValueRef::Blob(it) => Value::Bytes(it.to_vec()),
     }
 }
