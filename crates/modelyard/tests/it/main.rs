@@ -1,0 +1,8 @@
+//! A whole server on a port, asked as its clients ask it.
+
+#![expect(clippy::unwrap_used, reason = "tests panic loudly")]
+
+mod artifact_model;
+mod peer_model;
+mod task_model;
+mod transcripts;
