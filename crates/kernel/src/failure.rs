@@ -125,6 +125,12 @@ impl Failure {
         self
     }
 
+    /// Whether the change that failed may have happened all the same: the connection was lost, and
+    /// nobody knows whether the commit arrived.
+    pub fn is_uncertain(&self) -> bool {
+        self.0.code == "storage_unreachable"
+    }
+
     /// Its kind.
     pub fn kind(&self) -> Kind {
         self.0.kind
@@ -231,25 +237,27 @@ pub struct Problem<'a> {
     #[schema(value_type = String, example = "Resource Not Found")]
     title: &'static str,
     /// The HTTP status.
-    #[schema(example = 404)]
+    #[schema(value_type = i32, example = 404)]
     status: u16,
     /// What happened, and what to do next.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, example = "Entity with id 01M7W2GJGNPH03KT3S3W4GRB46 not found")]
     detail: &'a str,
     /// What was asked for.
+    #[schema(example = "/api/v1/configs/01M7W2GJGNPH03KT3S3W4GRB46")]
     instance: String,
     /// The request's id, as in `x-request-id`.
+    #[schema(example = "01M7W2VW60C9EPCRR0MMA50P56")]
     trace_id: String,
     /// A stable name for programs.
     #[schema(value_type = String, example = "config_missing")]
     code: &'a str,
     /// Every violation of the request.
     #[serde(skip_serializing_if = "<[Violation]>::is_empty")]
-    #[schema(value_type = Vec<Object>)]
+    #[schema(value_type = Vec<Violation>, required = false)]
     errors: &'a [Violation],
     /// The constraint that the request would break.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = String)]
+    #[schema(value_type = String, required = false)]
     constraint: Option<&'static str>,
 }
 

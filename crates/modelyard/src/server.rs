@@ -18,6 +18,7 @@ use crate::app::{self, Assembled, Shared, TENANT};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::http::{self, Authenticator, NotAHeader, ServeOptions};
 use crate::metrics::Metrics;
+use crate::openapi::About;
 use crate::page;
 use crate::registration::{self, Pending};
 use crate::service::Service;
@@ -261,7 +262,10 @@ async fn share(
 }
 
 /// Opens the store for content that the settings name.
-pub(crate) fn open_blobs(
+///
+/// # Errors
+/// When the store cannot be opened.
+pub fn open_blobs(
     settings: &Settings,
     data_dir: &Path,
     clock: Clock,
@@ -339,8 +343,12 @@ async fn open(
             }
         }
     });
+    let mut about = About::new(service.configs.schema(), service.info);
+    if keys.iter().any(|it| !it.is_empty()) {
+        about.key_header = Some(settings.auth.header.clone());
+    }
     let authenticator = Authenticator::new(&service.id, &settings.auth.header, keys)?;
-    let routes = page::with_pages(service.routes, service.openapi, &service.info)?;
+    let routes = page::with_pages(service.routes, service.openapi, &about)?;
     Ok((service.id, http::guarded(routes, authenticator)))
 }
 

@@ -56,7 +56,7 @@ impl Ml {
     ) -> Result<(), Failed> {
         let written = self.write(assignment, &drafts, link).await;
         for draft in drafts {
-            draft.settle(written.is_ok()).await;
+            draft.settle(written.as_ref().err().is_none_or(Failure::is_uncertain)).await;
         }
         Ok(written?)
     }

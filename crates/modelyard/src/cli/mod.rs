@@ -2,7 +2,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to a terminal")]
 
-
+mod db;
 mod init;
 mod serve;
 mod settings;
@@ -28,6 +28,8 @@ enum Verb {
     Serve(serve::Serve),
     /// Make a new project.
     Init(init::Init),
+    /// Look after the database.
+    Db(db::Database),
     /// Show every setting with where it comes from.
     Settings(settings::ShowSettings),
 }
@@ -69,6 +71,7 @@ pub fn run(command: Command) -> ExitCode {
         match command.verb {
             Verb::Serve(it) => it.run().await,
             Verb::Init(it) => it.run(),
+            Verb::Db(it) => it.run().await,
             Verb::Settings(it) => it.run(),
         }
     });

@@ -128,7 +128,7 @@ impl Artifacts {
             Ok(artifact)
         }
         .await;
-        draft.prepared.settle(written.is_ok()).await;
+        draft.prepared.settle(written.as_ref().err().is_none_or(Failure::is_uncertain)).await;
         written
     }
 
@@ -208,7 +208,7 @@ impl Artifacts {
             Ok(artifact)
         }
         .await;
-        draft.prepared.settle(written.is_ok()).await;
+        draft.prepared.settle(written.as_ref().err().is_none_or(Failure::is_uncertain)).await;
         written
     }
 
@@ -350,13 +350,16 @@ impl Artifacts {
                 }
             });
         }
-        let committed = results.iter().all(Result::is_ok);
-        if committed {
-            tx.commit().await?;
+        let mut written = Ok(());
+        let good = results.iter().all(Result::is_ok);
+        if good {
+            written = tx.commit().await.map_err(Failure::from);
         }
+        let stands = good && written.as_ref().err().is_none_or(Failure::is_uncertain);
         for draft in kept {
-            draft.settle(committed).await;
+            draft.settle(stands).await;
         }
+        written?;
         Ok(results)
     }
 

@@ -119,7 +119,7 @@ impl Tasks {
         let new = NewArtifact { id: Some(id), tags: None, data, parent: Some(None) };
         let draft = self.inner.artifacts.draft(new, None).await?;
         let written = self.write(assignment, &draft).await;
-        draft.settle(written.is_ok()).await;
+        draft.settle(written.as_ref().err().is_none_or(Failure::is_uncertain)).await;
         Ok(written?)
     }
 
