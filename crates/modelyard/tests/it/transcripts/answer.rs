@@ -128,10 +128,13 @@ impl Comparison<'_> {
     /// a document.
     fn beginnings(&mut self, recorded: &str, ours: &str) {
         let Some(list) = recorded.strip_prefix('[') else {
-            let title = recorded.find("\"}").map_or(recorded, |end| &recorded[..end]);
-            if !ours.starts_with(title) {
-                let shown: String = ours.chars().take(title.chars().count()).collect();
-                self.found.push(Difference::change("beginning of the body", title, shown));
+            // Of the document about the API: what the service is called, and its version. Its
+            // description goes on for people.
+            let card = recorded.find("\"}").map_or(recorded, |end| &recorded[..end]);
+            let (title, version) = card.split_once("\",\"version\"").unwrap_or((card, ""));
+            if !ours.starts_with(title) || !ours.contains(version) {
+                let shown: String = ours.chars().take(card.chars().count()).collect();
+                self.found.push(Difference::change("beginning of the body", card, shown));
             }
             return;
         };
