@@ -39,14 +39,14 @@ enum Verb {
 #[derive(Clone, Debug, Default, Args)]
 struct Overrides {
     /// The settings file; `modelyard.toml` in the current directory unless given.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Where the embedded database, content and workspaces are [default: .modelyard].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
     /// `postgres://user:password@host:port/name`, or `sqlite:PATH`; an embedded database in the
     /// data directory unless given.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", global = true)]
     database: Option<String>,
 }
 
