@@ -70,11 +70,48 @@ fn operation<T>(node: Node<'_>, read: impl Fn(Node<'_>) -> Option<T>) -> Option<
     }
 }
 
+/// Several changes.
+#[derive(Debug, utoipa::ToSchema)]
+#[expect(dead_code, reason = "documents what `Bulk::read` takes")]
+pub struct BulkIn<T: utoipa::ToSchema> {
+    /// All or nothing; false unless given.
+    #[schema(default = false)]
+    atomic: Option<bool>,
+    /// Done one after the other, in this order.
+    #[schema(max_items = 1000)]
+    operations: Vec<OperationIn<T>>,
+}
+
+/// One change.
+#[derive(Debug, utoipa::ToSchema)]
+#[serde(tag = "op", rename_all = "lowercase")]
+pub enum OperationIn<T: utoipa::ToSchema> {
+    /// A new item.
+    Create {
+        /// As in a `POST` of its own.
+        body: T,
+    },
+    /// An item replaced.
+    Update {
+        /// Which one.
+        #[schema(example = "01M7W2GJGNPH03KT3S3W4GRB46")]
+        id: String,
+        /// As in a `PUT` of its own.
+        body: T,
+    },
+    /// An item removed.
+    Delete {
+        /// Which one.
+        #[schema(example = "01M7W2GJGNPH03KT3S3W4GRB46")]
+        id: String,
+    },
+}
+
 /// The answer to one operation.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Outcome {
     /// The status that a request of its own would have had; 424 when another one's failure undid it.
-    #[schema(example = 201)]
+    #[schema(value_type = i32, example = 201)]
     pub status: u16,
     /// The item as it is now.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,7 +119,10 @@ pub struct Outcome {
     pub body: Option<Value>,
     /// The problem document, when it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Object, example = json!({
+        "type": "urn:servicekit:error:not-found", "title": "Resource Not Found", "status": 404,
+        "detail": "Entity with id 01M7W2GJGNPH03KT3S3W4GRB46 not found", "code": "config_missing",
+    }))]
     pub error: Option<Value>,
 }
 

@@ -227,6 +227,7 @@ fn rendering(kind: Kind, code: &str) -> (StatusCode, &'static str, &'static str)
 }
 
 /// The body of every answer that is not a success (RFC 9457).
+#[expect(single_use_lifetimes, reason = "in what `ToSchema` derives")]
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Problem<'a> {
     /// What kind of problem this is.

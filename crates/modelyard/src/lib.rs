@@ -15,6 +15,7 @@ pub mod http;
 pub mod init;
 pub mod logging;
 pub mod metrics;
+pub mod openapi;
 pub mod page;
 pub mod registration;
 pub mod server;

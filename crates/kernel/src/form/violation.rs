@@ -16,7 +16,7 @@ const ECHO_BYTES: usize = 2048;
 const PREVIEW_CHARS: usize = 200;
 
 /// One step of the way from the request to the violation: an object's key or a list's index.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum Loc {
     Key(String),
@@ -36,19 +36,23 @@ impl From<usize> for Loc {
 }
 
 /// One thing wrong with a request, in the shape that it has on the wire.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Violation {
     /// Stable name of the rule that was broken, for example `missing` or `int_parsing`.
     #[serde(rename = "type")]
+    #[schema(value_type = String, example = "missing")]
     pub kind: &'static str,
     /// Where, from the outside in; starts with `body` or `query`.
+    #[schema(example = json!(["body", "name"]))]
     pub loc: Vec<Loc>,
     /// The rule as a sentence.
+    #[schema(example = "Field required")]
     pub msg: String,
     /// What was found there. See [`Violation::new`] for long inputs.
     pub input: Value,
     /// The numbers and names that `msg` speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object)]
     pub ctx: Option<Value>,
 }
 

@@ -19,6 +19,7 @@ mod sql;
 #[cfg(test)]
 mod tests;
 
+pub use parse::{MAX_LIMIT, MAX_SIZE};
 use serde::Serialize;
 use serde_json::{Map, Value};
 

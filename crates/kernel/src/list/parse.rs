@@ -10,8 +10,10 @@ use crate::{Failure, Time, Ulid};
 
 /// Items of a cursor's page unless the client asks for another number.
 const DEFAULT_LIMIT: i64 = 50;
-/// The most items of one page.
-const MAX_LIMIT: i64 = 500;
+/// The most items of one page of the contract's.
+pub const MAX_SIZE: i64 = 100;
+/// The most items of one cursor's page.
+pub const MAX_LIMIT: i64 = 500;
 /// The longest list of one `[in]`.
 const MAX_IN: usize = 100;
 
@@ -121,7 +123,7 @@ fn paging(raw: &Raw, query: &ListQuery) -> Result<Paging, Failure> {
         query_int(&report, name, raw.as_deref(), &bounds)
     };
     let page = bounded("page", &raw.page, None);
-    let size = bounded("size", &raw.size, Some(100));
+    let size = bounded("size", &raw.size, Some(MAX_SIZE));
     let limit = bounded("limit", &raw.limit, Some(MAX_LIMIT));
     report.finish().map_err(Failure::violations)?;
 
@@ -208,6 +210,13 @@ fn filter(key: &str, text: &str, fields: &'static Fields) -> Result<Filter, Fail
         _ => vec![value(field, text)?],
     };
     Ok(Filter { field: index, operator, values })
+}
+
+impl FieldKind {
+    /// How fields of this type may be compared, as it is written in a query.
+    pub fn operators(self) -> impl Iterator<Item = &'static str> {
+        operators(self).into_iter().map(|it| it.0)
+    }
 }
 
 fn operators(kind: FieldKind) -> Vec<(&'static str, Operator)> {

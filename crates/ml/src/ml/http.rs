@@ -27,8 +27,10 @@ struct TrainIn {
     /// What to learn from; at least one row.
     data: Frame,
     /// Where the locations are: a `GeoJSON` feature collection.
+    #[schema(value_type = Option<Object>)]
     geo: Option<Value>,
     /// What the client knows of the run: `prediction_periods`, and more.
+    #[schema(value_type = Option<Object>, example = json!({"prediction_periods": 3}))]
     run_info: Option<Value>,
 }
 
@@ -44,9 +46,22 @@ struct PredictIn {
     /// The rows to predict for; at least one.
     future: Frame,
     /// Where the locations are: a `GeoJSON` feature collection.
+    #[schema(value_type = Option<Object>)]
     geo: Option<Value>,
     /// What the client knows of the run: `prediction_periods`, and more.
+    #[schema(value_type = Option<Object>, example = json!({"prediction_periods": 3}))]
     run_info: Option<Value>,
+}
+
+/// Which request to look at.
+#[derive(ToSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+#[expect(dead_code, reason = "documents what `ValidateRequest::read` takes")]
+enum ValidateIn {
+    /// As in `$train`.
+    Train(TrainIn),
+    /// As in `$predict`.
+    Predict(PredictIn),
 }
 
 pub(super) fn routes(ml: Ml) -> OpenApiRouter {
@@ -101,7 +116,7 @@ async fn predict_with_model(
 ///
 /// A training or prediction request with `type: train` or `type: predict`; says what would be wrong
 /// with it.
-#[utoipa::path(post, path = "/api/v1/ml/$validate", tag = "ml", request_body = Object,
+#[utoipa::path(post, path = "/api/v1/ml/$validate", tag = "ml", request_body = ValidateIn,
     responses((status = 200, body = Validation)))]
 async fn validate_request(
     State(ml): State<Ml>,

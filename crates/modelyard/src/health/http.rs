@@ -29,7 +29,7 @@ struct HealthStatus {
     /// The worst state of all checks.
     status: Health,
     /// What was checked; left out when nothing is.
-    #[schema(value_type = Object, example = json!({"database": {"state": "healthy"}}))]
+    #[schema(value_type = Object, required = false, example = json!({"database": {"state": "healthy"}}))]
     checks: Option<serde_json::Value>,
 }
 

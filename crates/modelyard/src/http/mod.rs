@@ -34,6 +34,7 @@ use tower::{Service, ServiceBuilder};
 
 use crate::metrics::Metrics;
 
+pub(crate) use auth::is_open;
 pub use auth::{Authenticator, NotAHeader};
 pub(crate) use compress::accepts_gzip;
 pub use limits::Limits;

@@ -12,28 +12,25 @@ mod http;
 use axum::Router;
 use axum::body::Bytes;
 use modelyard_kernel::Result;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
-use utoipa::openapi::{OpenApi, Server};
+use utoipa::openapi::OpenApi;
 
 use card::Card;
 
+use crate::openapi::{self, About};
+
 pub use card::front;
 
-/// Adds its pages to a service. `openapi` describes its other routes, `info` is the body of
-/// `/api/v1/info`.
+/// Adds its pages to a service. `described` is what its other routes say of themselves.
 ///
 /// # Errors
 /// When the document cannot be written: a defect of ours.
-pub fn with_pages(routes: Router, openapi: OpenApi, info: &Value) -> Result<Router> {
-    let card = Card::of(info);
-    let (pages, described) = http::routes().split_for_parts();
-    let mut openapi = openapi;
-    openapi.merge(described);
-    // Relative to the document, so that what the reference sends arrives at this service, also
-    // below `/services/{id}`.
-    openapi.servers.get_or_insert_with(|| vec![Server::new(".")]);
-    let document = Document::new(serde_json::to_vec(&openapi)?);
+pub fn with_pages(routes: Router, described: OpenApi, about: &About) -> Result<Router> {
+    let card = Card::of(&about.info);
+    let (pages, also_described) = http::routes().split_for_parts();
+    let mut described = described;
+    described.merge(also_described);
+    let document = Document::new(serde_json::to_vec(&openapi::complete(described, about)?)?);
     Ok(routes.merge(pages.with_state(http::Pages::new(&card, document))))
 }
 

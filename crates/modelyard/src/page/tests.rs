@@ -4,13 +4,14 @@ use axum::body::Body;
 use axum::response::Response;
 use http_body_util::BodyExt;
 use modelyard_ml::info::ServiceInfo;
-use serde_json::json;
+use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
 
 fn pages(info: &Value) -> Router {
-    with_pages(Router::new(), OpenApi::default(), info).unwrap()
+    let about = About { config: json!({}), info: info.clone(), key_header: None };
+    with_pages(Router::new(), OpenApi::default(), &about).unwrap()
 }
 
 async fn get(routes: &Router, path: &str) -> Response {

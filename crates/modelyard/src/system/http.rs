@@ -1,5 +1,6 @@
 //! `/api/v1/system`.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
@@ -21,9 +22,8 @@ pub(super) fn routes(system: System) -> OpenApiRouter {
 /// Where the service runs
 #[utoipa::path(get, path = "/api/v1/system", tag = "system",
     responses((status = 200, body = SystemInfo)))]
-async fn get_system(State(system): State<System>, caller: Caller) -> Result<Response> {
-    let info = serde_json::to_vec(&system.info(&caller)?)?;
-    Ok(reply::json_bytes(&Conditions::default(), info))
+async fn get_system(State(system): State<System>, caller: Caller) -> Result<Json<SystemInfo>> {
+    Ok(Json(system.info(&caller)?))
 }
 
 /// List the pages for people

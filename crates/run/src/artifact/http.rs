@@ -5,7 +5,7 @@ use axum::extract::{DefaultBodyLimit, OriginalUri, Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use http::{HeaderMap, header};
-use modelyard_kernel::bulk::{Bulk, Operation, Outcomes};
+use modelyard_kernel::bulk::{Bulk, BulkIn, Operation, Outcomes};
 use modelyard_kernel::form::{Query, Report};
 use modelyard_kernel::list::{Direction, Field, FieldKind, Fields, ListQuery};
 use modelyard_kernel::reply::{self, Conditions, Place};
@@ -50,9 +50,10 @@ pub(super) struct ArtifactIn {
     #[schema(example = "01M7W2GR7K1YVYHKEAQW519BWD")]
     id: Option<String>,
     /// Words to find it by.
+    #[schema(value_type = Vec<String>, required = false, example = json!(["dengue"]))]
     tags: Option<Vec<String>>,
     /// Any JSON but null. The key `content` of an object may be large and is kept apart.
-    #[schema(value_type = Value)]
+    #[schema(value_type = Value, example = json!({"type": "generic", "metadata": {}, "content": {"beta": 0.5}}))]
     data: Value,
     /// The artifact that it came of.
     parent_id: Option<String>,
@@ -129,7 +130,7 @@ async fn created(
 /// Change several artifacts
 ///
 /// Creates, updates and deletes, each with a result of its own, or all or nothing.
-#[utoipa::path(post, path = "/api/v1/artifacts/$bulk", tag = "artifacts", request_body = Object,
+#[utoipa::path(post, path = "/api/v1/artifacts/$bulk", tag = "artifacts", request_body = BulkIn<ArtifactIn>,
     responses((status = 200, body = Outcomes)))]
 async fn change_artifacts(
     State(artifacts): State<Artifacts>,
@@ -250,8 +251,8 @@ async fn get_artifact_tree(
 /// or records.
 #[utoipa::path(get, path = "/api/v1/artifacts/{id}/$download", tag = "artifacts",
     params(("id" = String, Path)),
-    responses((status = 200, description = "the content", content_type = "application/octet-stream", body = Vec<u8>),
-        (status = 206, description = "a range of it", content_type = "application/octet-stream", body = Vec<u8>)))]
+    responses((status = 200, description = "the content, of the type that it was stored with", content_type = "*/*", body = Vec<u8>),
+        (status = 206, description = "a range of it", content_type = "*/*", body = Vec<u8>)))]
 async fn download_artifact(
     State(artifacts): State<Artifacts>,
     caller: Caller,

@@ -3,7 +3,7 @@
 use axum::extract::{OriginalUri, Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
-use modelyard_kernel::bulk::{Bulk, Outcomes};
+use modelyard_kernel::bulk::{Bulk, BulkIn, Outcomes};
 use modelyard_kernel::list::{Direction, Field, FieldKind, Fields, ListQuery};
 use modelyard_kernel::reply::{self, Conditions, Place};
 use modelyard_kernel::{Caller, JsonBody, Result, Ulid};
@@ -40,11 +40,13 @@ struct ConfigIn {
     #[schema(example = "01M7W2GJGNPH03KT3S3W4GRB46")]
     id: Option<String>,
     /// Words to find it by.
+    #[schema(value_type = Vec<String>, required = false, example = json!(["dengue"]))]
     tags: Option<Vec<String>>,
     /// What its users call it; several may have one name.
     #[schema(example = "three months ahead")]
     name: String,
     /// Its values; see `$schema`.
+    #[schema(value_type = Object)]
     data: Map<String, Value>,
 }
 
@@ -105,7 +107,7 @@ async fn create_config(
 /// Change several configs
 ///
 /// Creates, updates and deletes, each with a result of its own, or all or nothing.
-#[utoipa::path(post, path = "/api/v1/configs/$bulk", tag = "configs", request_body = Object,
+#[utoipa::path(post, path = "/api/v1/configs/$bulk", tag = "configs", request_body = BulkIn<ConfigIn>,
     responses((status = 200, body = Outcomes)))]
 async fn change_configs(
     State(configs): State<Configs>,

@@ -21,15 +21,30 @@ pub use python::write_json as write_python_json;
 /// A table. What comes from a client goes through [`Frame::read`], which promises that every row
 /// is as long as `columns`, that no column is there twice, and that `schema` names only columns.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(description = "A table. Every row is as long as `columns`, and no column is there twice.",
+    example = json!({"columns": ["time_period", "location", "disease_cases"],
+        "data": [["2025-01", "north", 12], ["2025-02", "north", 9]]}))]
 pub struct Frame {
     /// The names of the columns.
     pub columns: Vec<String>,
     /// The rows, each with one cell for each column.
-    #[schema(value_type = Vec<Vec<Object>>)]
+    #[schema(schema_with = rows)]
     pub data: Vec<Vec<Value>>,
     /// What the columns hold, when somebody said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<FrameSchema>,
+}
+
+/// Rows of cells.
+fn rows() -> utoipa::openapi::schema::Array {
+    use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type};
+    let types = vec![Type::String, Type::Number, Type::Boolean, Type::Null];
+    let cell = ObjectBuilder::new().schema_type(SchemaType::Array(types));
+    let row = ArrayBuilder::new().items(cell);
+    ArrayBuilder::new()
+        .items(row)
+        .description(Some("The rows, each with one cell for each column."))
+        .build()
 }
 
 /// What the columns of a frame hold.

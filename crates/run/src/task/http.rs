@@ -4,7 +4,7 @@ use axum::body::HttpBody;
 use axum::extract::{FromRequest, OriginalUri, Path, RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
-use modelyard_kernel::bulk::{Bulk, Outcomes};
+use modelyard_kernel::bulk::{Bulk, BulkIn, Outcomes};
 use modelyard_kernel::form::{Query, Report, query_bool};
 use modelyard_kernel::list::{Direction, Field, FieldKind, Fields, ListQuery};
 use modelyard_kernel::reply::{self, Conditions, Place};
@@ -45,11 +45,14 @@ struct TaskIn {
     #[schema(example = "calculate_sum")]
     command: String,
     /// Which of the two; `shell` unless given.
+    #[schema(value_type = TaskType, required = false)]
     task_type: Option<TaskType>,
     /// What the function gets. When a task is replaced and this is null or left out, the old ones
     /// stay.
+    #[schema(value_type = Option<Object>, example = json!({"a": 10, "b": 32}))]
     parameters: Option<Map<String, Value>>,
     /// Whether it may be executed; true unless given.
+    #[schema(value_type = bool, required = false)]
     enabled: Option<bool>,
 }
 
@@ -58,6 +61,7 @@ struct TaskIn {
 #[expect(dead_code, reason = "documents what `NewExecution::read` takes")]
 struct ExecutionIn {
     /// Put over the parameters of the task, key by key.
+    #[schema(value_type = Option<Object>, example = json!({"b": 33}))]
     parameters: Option<Map<String, Value>>,
 }
 
@@ -116,7 +120,7 @@ async fn create_task(
 /// Change several tasks
 ///
 /// Creates, updates and deletes, each with a result of its own, or all or nothing.
-#[utoipa::path(post, path = "/api/v1/tasks/$bulk", tag = "tasks", request_body = Object,
+#[utoipa::path(post, path = "/api/v1/tasks/$bulk", tag = "tasks", request_body = BulkIn<TaskIn>,
     responses((status = 200, body = Outcomes)))]
 async fn change_tasks(
     State(tasks): State<Tasks>,
