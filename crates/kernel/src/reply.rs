@@ -32,15 +32,21 @@ impl Conditions {
     /// Whether a change to what `etag` names may go ahead.
     ///
     /// # Errors
-    /// `precondition_failed` when it is not what the client saw.
+    /// `precondition_failed` when it is not what the client saw, or what the client ruled out.
     pub fn allow_change(&self, etag: &str) -> Result<(), Failure> {
-        match &self.if_match {
-            Some(it) if !names(it, etag) => Err(Failure::conflict(
+        if self.if_match.as_deref().is_some_and(|it| !names(it, etag)) {
+            return Err(Failure::conflict(
                 "precondition_failed",
                 "this was changed since you read it; read it again and repeat your change",
-            )),
-            _ => Ok(()),
+            ));
         }
+        if self.is_fresh(etag) {
+            return Err(Failure::conflict(
+                "precondition_failed",
+                "this is what `If-None-Match` says that it must not be",
+            ));
+        }
+        Ok(())
     }
 }
 

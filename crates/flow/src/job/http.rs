@@ -88,7 +88,7 @@ async fn get_job(
     headers: HeaderMap,
 ) -> Result<Response> {
     let job = jobs.get(&caller, read_id(&id)?).await?;
-    Ok(reply::json_bytes(&Conditions::of(&headers), serde_json::to_vec(&job)?))
+    reply::entity(&Conditions::of(&headers), &job.etag(), &job)
 }
 
 /// Cancel and remove a job
@@ -100,8 +100,9 @@ async fn delete_job(
     State(jobs): State<Jobs>,
     caller: Caller,
     Path(id): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response> {
-    jobs.delete(&caller, read_id(&id)?).await?;
+    jobs.delete(&caller, read_id(&id)?, &Conditions::of(&headers)).await?;
     Ok(reply::nothing())
 }
 

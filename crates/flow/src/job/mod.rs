@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use modelyard_kernel::list::{ListQuery, Listed};
+use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
     Background, Caller, Clock, Conn, Db, Failure, Kind, Part, Permission, Result, Work,
 };
@@ -160,7 +161,8 @@ impl Jobs {
         scope: &modelyard_kernel::Scope,
         id: JobId,
     ) -> Result<bool> {
-        Ok(store::lock(conn, scope, id).await? == Some(JobStatus::Running))
+        let job = store::lock(conn, scope, id).await?;
+        Ok(job.is_some_and(|it| it.status == JobStatus::Running))
     }
 
     /// One record.
@@ -185,15 +187,16 @@ impl Jobs {
     /// Cancels a job if it has not ended, waits until it has let go, and removes its record.
     ///
     /// # Errors
-    /// `job_missing`, and `job_stuck` when the work does not let go in time.
-    pub async fn delete(&self, caller: &Caller, id: JobId) -> Result<()> {
+    /// `job_missing`, `precondition_failed`, and `job_stuck` when the work does not let go in time.
+    pub async fn delete(&self, caller: &Caller, id: JobId, conditions: &Conditions) -> Result<()> {
         let scope = caller.permit(WRITE)?;
         let mut tx = self.0.db.begin().await?;
-        let status = store::lock(&mut tx, scope, id).await?.ok_or_else(|| missing(id))?;
+        let job = store::lock(&mut tx, scope, id).await?.ok_or_else(|| missing(id))?;
+        conditions.allow_change(&job.etag())?;
         // Without a record nothing can be published, whatever the work still does.
         store::delete(&mut tx, scope, id).await?;
         tx.commit().await?;
-        if status == JobStatus::Running {
+        if job.status == JobStatus::Running {
             self.cancel(id).await?;
         }
         Ok(())

@@ -98,6 +98,14 @@ pub struct Job {
 columns!(Job: id, status, submitted_at, started_at, finished_at, error, error_traceback,
     artifact_id, kind);
 
+impl Job {
+    /// Its entity tag: a record changes only with its state and when it is begun anew.
+    pub fn etag(&self) -> String {
+        let begun = self.started_at.map_or(0, Time::micros);
+        format!("\"{}-{}-{begun}\"", self.id, self.status.name())
+    }
+}
+
 /// Work to be done.
 #[derive(Debug)]
 pub struct NewJob {

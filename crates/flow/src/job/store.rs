@@ -24,8 +24,23 @@ pub(super) async fn insert(conn: &mut Conn, scope: &Scope, new: NewJob, now: Tim
 }
 
 pub(super) async fn find(conn: &mut Conn, scope: &Scope, id: JobId) -> Result<Option<Job>> {
+    select(conn, scope, id, "").await
+}
+
+/// Finds it, and holds it until the transaction ends.
+pub(super) async fn lock(conn: &mut Conn, scope: &Scope, id: JobId) -> Result<Option<Job>> {
+    let suffix = conn.for_update();
+    select(conn, scope, id, suffix).await
+}
+
+async fn select(
+    conn: &mut Conn,
+    scope: &Scope,
+    id: JobId,
+    suffix: &str,
+) -> Result<Option<Job>> {
     query(format!(
-        "SELECT {} FROM jobs WHERE tenant_id = $1 AND service_id = $2 AND id = $3",
+        "SELECT {} FROM jobs WHERE tenant_id = $1 AND service_id = $2 AND id = $3{suffix}",
         Job::COLUMNS
     ))
     .bind(scope.tenant())
@@ -45,20 +60,6 @@ pub(super) async fn count_pending(conn: &mut Conn, scope: &Scope) -> Result<i64>
     .fetch_one(conn)
     .await?;
     Ok(count)
-}
-
-/// The state of a job, locked until the transaction ends.
-pub(super) async fn lock(conn: &mut Conn, scope: &Scope, id: JobId) -> Result<Option<JobStatus>> {
-    let found: Option<(JobStatus,)> = query(format!(
-        "SELECT status FROM jobs WHERE tenant_id = $1 AND service_id = $2 AND id = $3{}",
-        conn.for_update()
-    ))
-    .bind(scope.tenant())
-    .bind(scope.service())
-    .bind(id)
-    .fetch_optional(conn)
-    .await?;
-    Ok(found.map(|it| it.0))
 }
 
 /// Takes the job that has waited longest.

@@ -35,12 +35,21 @@ pub(super) fn compress(response: Response, accepted: bool) -> Response {
         return Response::from_parts(parts, body);
     }
     parts.headers.remove(header::CONTENT_LENGTH);
-    parts.headers.remove(header::ACCEPT_RANGES);
+    weaken(&mut parts.headers);
     parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     let plain = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
     let packed =
         ReaderStream::with_capacity(GzipEncoder::with_quality(plain, Level::Fastest), 16 * 1024);
     Response::from_parts(parts, Body::from_stream(packed))
+}
+
+/// A strong tag promises the very bytes, which are others now.
+fn weaken(headers: &mut HeaderMap) {
+    let tag = headers.get(header::ETAG).and_then(|it| it.to_str().ok());
+    let weak = tag.filter(|it| !it.starts_with("W/")).map(|it| format!("W/{it}"));
+    if let Some(Ok(weak)) = weak.map(HeaderValue::try_from) {
+        headers.insert(header::ETAG, weak);
+    }
 }
 
 fn worthwhile(response: &Response) -> bool {
@@ -52,8 +61,8 @@ fn worthwhile(response: &Response) -> bool {
     let header = |name| headers.get(name).and_then(|it: &HeaderValue| it.to_str().ok());
     response.status() != StatusCode::PARTIAL_CONTENT
         && !headers.contains_key(header::CONTENT_ENCODING)
-        // A strong tag promises these very bytes.
-        && header(header::ETAG).is_none_or(|it| it.starts_with("W/"))
+        // Ranges are of the bytes as they are stored.
+        && !headers.contains_key(header::ACCEPT_RANGES)
         && header(header::CONTENT_TYPE).is_some_and(is_text)
 }
 

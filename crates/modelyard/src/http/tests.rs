@@ -39,6 +39,12 @@ fn routes() -> Router {
                 ([("content-type", "text/csv"), ("etag", "\"strong\"")], "x".repeat(5000))
             }),
         )
+        .route(
+            "/ranged",
+            get(|| async {
+                ([("content-type", "text/csv"), ("accept-ranges", "bytes")], "x".repeat(5000))
+            }),
+        )
 }
 
 fn limits() -> Limits {
@@ -214,8 +220,11 @@ async fn long_answers_are_compressed_for_those_who_read_it() {
     std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&packed[..]), &mut plain)
         .unwrap();
     assert_eq!(plain, "x".repeat(5000));
+    let response = ask("/exact", "gzip").await;
+    assert_eq!(response.headers()["etag"], "W/\"strong\"");
+    assert_eq!(ask("/exact", "br").await.headers()["etag"], "\"strong\"");
     for (path, accept) in
-        [("/long", "br"), ("/long", "gzip;q=0"), ("/health", "gzip"), ("/exact", "gzip")]
+        [("/long", "br"), ("/long", "gzip;q=0"), ("/health", "gzip"), ("/ranged", "gzip")]
     {
         let response = ask(path, accept).await;
         assert!(response.headers().get("content-encoding").is_none(), "{path} {accept}");

@@ -171,7 +171,7 @@ on_both_databases! {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), begun).await.expect("the job begins");
-        server.jobs.delete(&test_caller(), id).await.unwrap();
+        server.jobs.delete(&test_caller(), id, &Conditions::default()).await.unwrap();
         assert_eq!(server.artifacts.count(&test_caller()).await.unwrap(), 0);
     }
 
