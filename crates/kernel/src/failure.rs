@@ -1,5 +1,7 @@
 //! What can go wrong, in a form that knows no transport, and its one rendering to HTTP.
 
+#![expect(single_use_lifetimes, reason = "in what `ToSchema` derives for `Problem`")]
+
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
@@ -227,7 +229,6 @@ fn rendering(kind: Kind, code: &str) -> (StatusCode, &'static str, &'static str)
 }
 
 /// The body of every answer that is not a success (RFC 9457).
-#[expect(single_use_lifetimes, reason = "in what `ToSchema` derives")]
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Problem<'a> {
     /// What kind of problem this is.

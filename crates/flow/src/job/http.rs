@@ -30,8 +30,15 @@ pub static FIELDS: Fields = Fields {
         Field::unsortable("artifact_id", FieldKind::Id),
     ],
     keys: &[
-        "id", "status", "submitted_at", "started_at", "finished_at", "error", "error_traceback",
-        "artifact_id", "kind",
+        "id",
+        "status",
+        "submitted_at",
+        "started_at",
+        "finished_at",
+        "error",
+        "error_traceback",
+        "artifact_id",
+        "kind",
     ],
     search: &["kind", "error"],
     default_sort: ("submitted_at", Direction::Desc),
@@ -61,7 +68,8 @@ async fn list_jobs(
     let mut query = ListQuery::read(raw.as_deref(), &FIELDS, &["status_filter"])?;
     let report = Report::new();
     let params = Query::parse(raw.as_deref());
-    let status = query_enum(&report, "status_filter", params.get("status_filter"), JobStatus::NAMES);
+    let status =
+        query_enum(&report, "status_filter", params.get("status_filter"), JobStatus::NAMES);
     report.finish().map_err(Failure::violations)?;
     if let Some(status) = status {
         query = query.with("status", status);
@@ -136,7 +144,9 @@ async fn stream_job(
             }
             let (event, more) = match jobs.get(&caller, id).await {
                 Ok(job) => (serde_json::to_string(&job).ok()?, !job.status.is_final()),
-                Err(it) if it.kind() == Kind::Missing => (r#"{"status": "deleted"}"#.to_owned(), false),
+                Err(it) if it.kind() == Kind::Missing => {
+                    (r#"{"status": "deleted"}"#.to_owned(), false)
+                }
                 // The database may be back at the next look.
                 Err(_) => return Some((Ok::<_, Infallible>(": retry\n\n".to_owned()), Some(true))),
             };

@@ -130,7 +130,6 @@ pub(super) struct Claimed {
 
 columns!(Claimed: id, kind, input, promised_id);
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,12 +33,7 @@ pub(super) async fn lock(conn: &mut Conn, scope: &Scope, id: JobId) -> Result<Op
     select(conn, scope, id, suffix).await
 }
 
-async fn select(
-    conn: &mut Conn,
-    scope: &Scope,
-    id: JobId,
-    suffix: &str,
-) -> Result<Option<Job>> {
+async fn select(conn: &mut Conn, scope: &Scope, id: JobId, suffix: &str) -> Result<Option<Job>> {
     query(format!(
         "SELECT {} FROM jobs WHERE tenant_id = $1 AND service_id = $2 AND id = $3{suffix}",
         Job::COLUMNS

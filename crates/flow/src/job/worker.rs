@@ -60,8 +60,8 @@ async fn work(jobs: &Jobs, job: Claimed) {
         outcome = attempt(jobs, job, cancel.clone()) => Some(outcome),
         () = drained(jobs, cancel.clone()) => None,
     };
-    let interrupted = outcome.is_none()
-        || (jobs.0.background.stopping().is_cancelled() && cancel.is_cancelled());
+    let interrupted =
+        outcome.is_none() || (jobs.0.background.stopping().is_cancelled() && cancel.is_cancelled());
     record(jobs, id, outcome.filter(|_| !interrupted)).await;
 
     jobs.0.running.lock().remove(&id);

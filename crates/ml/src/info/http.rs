@@ -34,7 +34,11 @@ impl Info {
 /// Describe the service
 #[utoipa::path(get, path = "/api/v1/info", tag = "service",
     responses((status = 200, body = Object)))]
-async fn get_info(State(info): State<Info>, caller: Caller, headers: HeaderMap) -> Result<Response> {
+async fn get_info(
+    State(info): State<Info>,
+    caller: Caller,
+    headers: HeaderMap,
+) -> Result<Response> {
     caller.permit(READ)?;
     Ok(reply::json_bytes(&Conditions::of(&headers), info.0.to_vec()))
 }

@@ -20,10 +20,11 @@ const MAX_DEPTH: usize = 8;
 /// Whether it is a feature collection; what is wrong is reported.
 pub(super) fn read(node: &Node<'_>) -> bool {
     let Some(object) = node.object() else { return false };
-    let kind = object.required("type").is_some_and(|it| it.one_of(&["FeatureCollection"]).is_some());
+    let kind =
+        object.required("type").is_some_and(|it| it.one_of(&["FeatureCollection"]).is_some());
     let features = object.required("features").and_then(|it| it.list());
     let Some(features) = features else { return false };
-    features.iter().fold(kind, |good, it| feature(it) && good)
+    all(&features, feature) && kind
 }
 
 fn feature(node: &Node<'_>) -> bool {
@@ -56,7 +57,9 @@ fn geometry(node: &Node<'_>, depth: usize) -> bool {
         let expected = GEOMETRIES.map(|it| format!("'{it}'")).join(", ");
         node.fail(
             "union_tag_invalid",
-            format!("Input tag found using 'type' does not match any of the expected tags: {expected}"),
+            format!(
+                "Input tag found using 'type' does not match any of the expected tags: {expected}"
+            ),
             Some(json!({"discriminator": "'type'", "expected_tags": expected})),
         );
         return false;
@@ -65,8 +68,7 @@ fn geometry(node: &Node<'_>, depth: usize) -> bool {
     let Some(object) = node.object() else { return false };
     if *kind == "GeometryCollection" {
         let parts = object.required("geometries").and_then(|it| it.list());
-        return depth < MAX_DEPTH
-            && parts.is_some_and(|it| it.iter().fold(true, |good, it| geometry(it, depth + 1) && good));
+        return depth < MAX_DEPTH && parts.is_some_and(|it| all(&it, |it| geometry(it, depth + 1)));
     }
     let Some(coordinates) = object.required("coordinates") else { return false };
     match *kind {
@@ -85,7 +87,16 @@ fn each(node: &Node<'_>, at_least: usize, check: impl Fn(&Node<'_>) -> bool) -> 
         too_short(node, at_least, items.len());
         return false;
     }
-    items.iter().fold(true, |good, it| check(it) && good)
+    all(&items, check)
+}
+
+/// Checks every one, so that all violations are reported.
+fn all(items: &[Node<'_>], check: impl Fn(&Node<'_>) -> bool) -> bool {
+    let mut good = true;
+    for item in items {
+        good &= check(item);
+    }
+    good
 }
 
 fn ring(node: &Node<'_>) -> bool {
@@ -105,7 +116,7 @@ fn position(node: &Node<'_>) -> bool {
         too_short(node, 2, items.len());
         return false;
     }
-    items.iter().take(3).fold(true, |good, it| it.float().is_some() && good)
+    all(items.get(..3).unwrap_or(&items), |it| it.float().is_some())
 }
 
 fn too_short(node: &Node<'_>, at_least: usize, found: usize) {

@@ -101,7 +101,8 @@ mod tests {
             vec!["time_period".into(), "location".into()],
             vec![vec![json!("2023-01"), json!("a")], vec![json!("2023-02"), json!("a")]],
         );
-        let periods = |asked, future| Horizon::resolve(asked, future, &config(7)).map(|it| it.periods);
+        let periods =
+            |asked, future| Horizon::resolve(asked, future, &config(7)).map(|it| it.periods);
         assert_eq!(periods(Some(5), Some(&future)), Some(5));
         assert_eq!(periods(None, Some(&future)), Some(2));
         assert_eq!(periods(None, None), Some(7));
@@ -111,7 +112,8 @@ mod tests {
     fn bounds_are_named_with_their_source() {
         let mut info = ServiceInfo::new("m", "M");
         (info.min_prediction_periods, info.max_prediction_periods) = (1, 12);
-        let complaint = |n| Horizon::resolve(None, None, &config(n)).and_then(|it| it.complaint(&info));
+        let complaint =
+            |n| Horizon::resolve(None, None, &config(n)).and_then(|it| it.complaint(&info));
         assert_eq!(
             complaint(99).as_deref(),
             Some("prediction_periods (99, from config) exceeds the maximum allowed value (12)")

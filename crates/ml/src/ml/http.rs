@@ -1,7 +1,7 @@
 //! `/api/v1/ml`. Takes requests apart, calls [`Ml`], puts answers together.
 
-use axum::extract::{RawQuery, State};
 use axum::Json;
+use axum::extract::{RawQuery, State};
 use http::StatusCode;
 use modelyard_kernel::form::{Bounds, Query, Report, query_bool, query_int, query_one_of};
 use modelyard_kernel::{Caller, Failure, JsonBody, Result};
@@ -12,7 +12,9 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{PredictRequest, Submitted, TrainRequest, ValidateRequest, Validation, require_rows};
+use super::model::{
+    PredictRequest, Submitted, TrainRequest, ValidateRequest, Validation, require_rows,
+};
 use super::{Ml, PREDICT, READ, TRAIN};
 use crate::info::PeriodType;
 use crate::sample::{self, GeoShape, MAX_CELLS, Sample, SampleKind, SampleRequest};
@@ -158,9 +160,8 @@ async fn generate_sample_data(
         })?;
         let config = ml.0.configs.get(&caller, id).await?;
         let covariates = config.values().remove("additional_continuous_covariates");
-        request.config_covariates = covariates
-            .and_then(|it| serde_json::from_value(it).ok())
-            .unwrap_or_default();
+        request.config_covariates =
+            covariates.and_then(|it| serde_json::from_value(it).ok()).unwrap_or_default();
         request.config_id = Some(id.to_string());
     }
     // A million cells take a moment.

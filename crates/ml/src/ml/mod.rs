@@ -1,9 +1,9 @@
 //! Training and prediction: a request becomes a job, the job runs the model in a workspace, and
 //! what came of it becomes artifacts.
 
-pub mod http;
 mod geo;
 mod horizon;
+pub mod http;
 mod model;
 mod predict;
 mod publish;
@@ -92,16 +92,7 @@ impl Ml {
     ) -> Self {
         let trainings = Counter::new("ml_train_jobs_total", "Trainings that were asked for.");
         let predictions = Counter::new("ml_predict_jobs_total", "Predictions that were asked for.");
-        Self(Arc::new(Inner {
-            db,
-            clock,
-            jobs,
-            configs,
-            artifacts,
-            model,
-            trainings,
-            predictions,
-        }))
+        Self(Arc::new(Inner { db, clock, jobs, configs, artifacts, model, trainings, predictions }))
     }
 
     /// What this slice brings.
@@ -172,7 +163,7 @@ impl Ml {
         scope: &modelyard_kernel::Scope,
         kind: &'static str,
         word: &str,
-        request: &impl Serialize,
+        request: &(impl Serialize + Sync),
     ) -> Result<Submitted> {
         let inner = &self.0;
         let artifact_id = ArtifactId::new(&inner.clock);
@@ -188,7 +179,11 @@ impl Ml {
     }
 
     /// A workspace for one run.
-    fn run(&self, stage: &str, cancel: tokio_util::sync::CancellationToken) -> Result<Run, RunError> {
+    fn run(
+        &self,
+        stage: &str,
+        cancel: tokio_util::sync::CancellationToken,
+    ) -> Result<Run, RunError> {
         let workspace = Workspace::create(&self.0.model.work_root, stage)?;
         Ok(Run { workspace, cancel })
     }

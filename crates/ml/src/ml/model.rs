@@ -100,14 +100,13 @@ impl ValidateRequest {
             return None;
         };
         match tag.value().as_str() {
-            Some("train") => {
-                TrainRequest::read(&node.tagged("train")).map(ValidateRequest::Train)
-            }
+            Some("train") => TrainRequest::read(&node.tagged("train")).map(ValidateRequest::Train),
             Some("predict") => {
                 PredictRequest::read(&node.tagged("predict")).map(ValidateRequest::Predict)
             }
             _ => {
-                let shown = tag.value().as_str().map_or_else(|| tag.value().to_string(), str::to_owned);
+                let shown =
+                    tag.value().as_str().map_or_else(|| tag.value().to_string(), str::to_owned);
                 let shown: String = shown.chars().take(64).collect();
                 node.fail(
                     "union_tag_invalid",

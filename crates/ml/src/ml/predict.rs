@@ -5,7 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 use futures_util::StreamExt;
 use modelyard_kernel::{Assignment, Caller, Done, Failed, Failure};
 use modelyard_run::artifact::{Artifact, ArtifactId, Content, NewContent};
-use modelyard_run::config::{ConfigId, Config};
+use modelyard_run::config::{Config, ConfigId};
 use modelyard_run::runner::{PredictInput, Predicted, Run, RunError};
 use serde_json::{Map, Value};
 
@@ -79,7 +79,8 @@ impl Ml {
 
         let failure = match predicted {
             Ok(predicted) => {
-                self.keep(&assignment, &run, id, training.artifact.id, &metadata, predicted).await?;
+                self.keep(&assignment, &run, id, training.artifact.id, &metadata, predicted)
+                    .await?;
                 None
             }
             Err(error) if error.output().is_some() && !assignment.cancel.is_cancelled() => {
@@ -98,7 +99,11 @@ impl Ml {
         failure.map_or(Ok(done), Err)
     }
 
-    fn values(&self, config: &Config, request: &PredictRequest) -> Result<Map<String, Value>, Failed> {
+    fn values(
+        &self,
+        config: &Config,
+        request: &PredictRequest,
+    ) -> Result<Map<String, Value>, Failed> {
         let mut values = config.values();
         if let Some(it) = Horizon::resolve(request.periods, Some(&request.future), &values) {
             if let Some(complaint) = it.complaint(self.info()) {

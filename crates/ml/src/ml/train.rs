@@ -15,8 +15,8 @@ impl Ml {
         if self.is_published(&assignment).await? {
             return Ok(done);
         }
-        let request: TrainRequest =
-            serde_json::from_slice(&assignment.input).map_err(modelyard_kernel::Failure::internal)?;
+        let request: TrainRequest = serde_json::from_slice(&assignment.input)
+            .map_err(modelyard_kernel::Failure::internal)?;
         let config = self.config(&assignment.caller, request.config_id).await?;
         let mut values = config.values();
         if let Some(horizon) = Horizon::resolve(request.periods, None, &values) {

@@ -88,7 +88,8 @@ impl Ml {
         let run = self.run("validate", CancellationToken::new()).map_err(broken)?;
         let runner = &self.0.model.runner;
         if runner.unpacks_to_validate() && self.unpack(&run, training).await.is_err() {
-            let message = format!("The workspace of training artifact {} is damaged", training.artifact.id);
+            let message =
+                format!("The workspace of training artifact {} is damaged", training.artifact.id);
             return Ok(vec![error("training_workspace_corrupted", message, "artifact_id")]);
         }
         let found = runner.validate_predict(&run, input).await.map_err(broken)?;

@@ -14,8 +14,18 @@ use crate::info::{AssessedStatus, ModelMetadata, PeriodType, ServiceId, ServiceI
 
 /// The tables of the process's settings, which the same file may carry. Whoever loads the settings
 /// checks them.
-pub const SETTINGS: &[&str] =
-    &["server", "database", "data", "registration", "auth", "logging", "jobs", "tasks", "blobs", "info"];
+pub const SETTINGS: &[&str] = &[
+    "server",
+    "database",
+    "data",
+    "registration",
+    "auth",
+    "logging",
+    "jobs",
+    "tasks",
+    "blobs",
+    "info",
+];
 
 /// The tables that describe the model.
 pub const MODEL: &[&str] = &["service", "config", "runner", "limits"];

@@ -75,14 +75,14 @@ fn extension(media: &str) -> &'static str {
 fn convert(form: Option<ContentForm>, json: &[u8], media: &str) -> Result<Vec<u8>> {
     let is_frame = form == Some(ContentForm::Frame);
     let mut out = Vec::with_capacity(json.len());
-    if is_frame || media == "application/vnd.chapkit.dataframe+json" {
-        if let Ok(frame) = serde_json::from_slice::<Frame>(json) {
-            if is_frame && media == "text/csv" {
-                return Ok(frame.to_csv());
-            }
-            frame.write_records(&mut out).map_err(Failure::internal)?;
-            return Ok(out);
+    let may_be_frame = is_frame || media == "application/vnd.chapkit.dataframe+json";
+    let frame = may_be_frame.then(|| serde_json::from_slice::<Frame>(json).ok()).flatten();
+    if let Some(frame) = frame {
+        if is_frame && media == "text/csv" {
+            return Ok(frame.to_csv());
         }
+        frame.write_records(&mut out).map_err(Failure::internal)?;
+        return Ok(out);
     }
     let value: Value = serde_json::from_slice(json)?;
     let kind = match &value {

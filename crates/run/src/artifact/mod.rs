@@ -58,6 +58,7 @@ pub struct Artifacts {
 pub struct Draft {
     id: ArtifactId,
     tags: Option<Vec<String>>,
+    #[expect(clippy::option_option, reason = "as in `NewArtifact`: not said, or a root")]
     parent: Option<Option<ArtifactId>>,
     parts: Parts,
     prepared: Prepared,
