@@ -132,8 +132,12 @@ pub(super) fn describe_ids(operation: &mut Operation<'_>) {
 pub(super) fn describe_content(operation: &mut Operation<'_>) {
     for content in operation.contents() {
         for (media, it) in content {
-            if matches!(media.as_str(), "application/octet-stream" | "*/*") {
-                it["schema"] = json!({"type": "string", "format": "binary"});
+            match media.as_str() {
+                "application/octet-stream" => {
+                    it["schema"] = json!({"type": "string", "format": "binary"});
+                }
+                "*/*" => it["schema"] = json!({}),
+                _ => {}
             }
         }
     }

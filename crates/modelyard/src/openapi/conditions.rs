@@ -33,7 +33,8 @@ pub(super) fn parameters() -> [(&'static str, Value); 4] {
             "name": name,
             "in": "header",
             "description": description,
-            "schema": {"type": "string"},
+            // What a header may hold; HTTP itself refuses the rest.
+            "schema": {"type": "string", "pattern": "^[ -~]*$"},
             "example": example,
         })
     };

@@ -53,10 +53,23 @@ pub(super) struct ArtifactIn {
     #[schema(value_type = Vec<String>, required = false, example = json!(["dengue"]))]
     tags: Option<Vec<String>>,
     /// Any JSON but null. The key `content` of an object may be large and is kept apart.
-    #[schema(value_type = Value, example = json!({"type": "generic", "metadata": {}, "content": {"beta": 0.5}}))]
+    #[schema(schema_with = data_schema)]
     data: Value,
     /// The artifact that it came of.
     parent_id: Option<String>,
+}
+
+/// Any JSON but null.
+fn data_schema() -> utoipa::openapi::schema::Object {
+    use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
+    let types = [Type::Object, Type::Array, Type::String, Type::Number, Type::Boolean];
+    ObjectBuilder::new()
+        .schema_type(SchemaType::Array(types.to_vec()))
+        .description(Some(
+            "Any JSON but null. The key `content` of an object may be large and is kept apart.",
+        ))
+        .examples([json!({"type": "generic", "metadata": {"run": 1}, "content": {"beta": 0.5}})])
+        .build()
 }
 
 pub(super) fn routes(artifacts: Artifacts, access: Access) -> OpenApiRouter {
@@ -269,7 +282,8 @@ async fn download_artifact(
 
 /// Get an artifact's metadata
 #[utoipa::path(get, path = "/api/v1/artifacts/{id}/$metadata", tag = "artifacts",
-    params(("id" = String, Path)), responses((status = 200, body = Object)))]
+    params(("id" = String, Path)),
+    responses((status = 200, body = Value, description = "`metadata` of its data; an empty object when it has none")))]
 async fn get_artifact_metadata(
     State(artifacts): State<Artifacts>,
     caller: Caller,

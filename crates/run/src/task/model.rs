@@ -242,6 +242,7 @@ impl NewExecution {
 
 /// The answer to a request for execution.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TaskSubmitted)]
 pub struct Submitted {
     /// The job, whose record names the artifact once there is one.
     #[schema(value_type = String, example = "01M7W2VW60C9EPCRR0MMA50P56")]
