@@ -15,18 +15,36 @@ use crate::{
 };
 
 pub fn run(arguments: &[&str]) -> Result<()> {
-    let without_chap = match arguments {
-        [] => false,
-        ["--without-chap"] => true,
+    let chap = match arguments {
+        [] => Chap::Required,
+        ["--without-chap"] => Chap::LeftOut,
         other => bail!("`cargo xtask clients` has no option `{}`", other.join(" ")),
     };
     let mut steps = Steps::new();
-    all(&mut steps, without_chap);
+    all(&mut steps, chap);
     steps.finish()
 }
 
+/// What to do about chapkit and chap-core, which need a Python of their own, 3.13.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chap {
+    /// A machine that cannot run them fails.
+    Required,
+    /// A machine that cannot run them says so, now and at the end.
+    WherePossible,
+    /// Somebody asked to leave them out.
+    LeftOut,
+}
+
 /// Every client against every example, a step each.
-pub fn all(steps: &mut Steps, without_chap: bool) {
+pub fn all(steps: &mut Steps, chap: Chap) {
+    let mut without_chap = chap == Chap::LeftOut;
+    if without_chap {
+        steps.leave_out("chapkit and chap-core", "--without-chap asks for it");
+    } else if let (Chap::WherePossible, Err(error)) = (chap, python::version_3_13()) {
+        steps.leave_out("chapkit and chap-core", &error.to_string());
+        without_chap = true;
+    }
     let mut clients = None;
     steps.run("clients: prepare", || {
         clients = Some(Clients::prepare(without_chap)?);
@@ -103,12 +121,8 @@ impl Clients {
             fs::create_dir_all(shell::target().join("clients"))?;
             Environment::prepare(&directory, python, &shell::root().join(requirements))
         };
-        let chap = if without_chap {
-            println!("chapkit and chap-core are left out, as --without-chap asks");
-            None
-        } else {
-            Some(environment("chap", &python::version_3_13()?)?)
-        };
+        let chap =
+            if without_chap { None } else { Some(environment("chap", &python::version_3_13()?)?) };
         let schemathesis = environment("schemathesis", &python::any()?)?;
         shell::run(&mut cargo(&["build", "--package", "modelyard", "--package", "rust-service"]))?;
 

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 /// What ran so far, in order.
 pub struct Steps {
     done: Vec<Step>,
+    not_run: Vec<(String, String)>,
 }
 
 struct Step {
@@ -18,7 +19,7 @@ struct Step {
 
 impl Steps {
     pub fn new() -> Steps {
-        Steps { done: Vec::new() }
+        Steps { done: Vec::new(), not_run: Vec::new() }
     }
 
     /// Runs one step and keeps what became of it.
@@ -32,6 +33,12 @@ impl Steps {
         self.done.push(Step { name: name.to_owned(), took: started.elapsed(), failure });
     }
 
+    /// Says of a step, now and at the end, that it is not run, and why.
+    pub fn leave_out(&mut self, name: &str, why: &str) {
+        println!("\n== {name}: NOT RUN: {why}");
+        self.not_run.push((name.to_owned(), why.to_owned()));
+    }
+
     /// Prints one line per step, and last a count that people and programs can read.
     pub fn finish(self) -> Result<()> {
         println!();
@@ -42,8 +49,12 @@ impl Steps {
                 println!("        {failure}");
             }
         }
+        for (name, why) in &self.not_run {
+            println!("NOT RUN           {name}\n        {why}");
+        }
         let failed = self.done.iter().filter(|step| step.failure.is_some()).count();
-        println!("steps: {} passed, {failed} failed", self.done.len() - failed);
+        let passed = self.done.len() - failed;
+        println!("steps: {passed} passed, {failed} failed, {} skipped", self.not_run.len());
         if failed > 0 {
             bail!("{failed} of {} steps failed", self.done.len());
         }

@@ -6,7 +6,7 @@ use std::{env, process::Command};
 use anyhow::{Result, bail, ensure};
 
 use crate::{
-    clients,
+    clients::{self, Chap},
     postgres::Postgres,
     python,
     shell::{self, cargo},
@@ -32,9 +32,12 @@ pub fn run(arguments: &[&str]) -> Result<()> {
         steps.run("doc tests", || shell::run(&mut cargo(&["test", "--workspace", "--doc"])));
         steps.run("tests of the Python example", example);
         if fast {
-            println!("\n== real clients: left out, as --fast asks");
+            steps.leave_out("real clients", "--fast asks for it");
         } else {
-            clients::all(&mut steps, without_chap);
+            clients::all(
+                &mut steps,
+                if without_chap { Chap::LeftOut } else { Chap::WherePossible },
+            );
         }
     }
     steps.finish()
