@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ?name=foo&status=active        equals; [ne] [gt] [gte] [lt] [lte] [in] [contains] as operators
-//! ?created_at[gte]=2026-11-01    times as RFC 3339 or a date
+//! ?created_at[gte]=2026-11-01    times as RFC 3339 or a date, each as long as it is precise
 //! ?sort=created_at:desc,name     ascending unless it says otherwise
 //! ?fields=id,name                only these keys of each item
 //! ?q=dengue                      in names and tags
@@ -200,7 +200,7 @@ impl<T: Serialize> Listed<T> {
                 let sparse = |items: &[T]| {
                     items
                         .iter()
-                        .map(|it| keep(serde_json::to_value(it)?, only))
+                        .map(|it| Ok(keep(serde_json::to_value(it)?, only)))
                         .collect::<serde_json::Result<Vec<Value>>>()
                 };
                 serde_json::to_vec(&match self {
@@ -234,9 +234,9 @@ impl<T: Serialize> Listed<T> {
     }
 }
 
-fn keep(item: Value, only: &[&'static str]) -> serde_json::Result<Value> {
-    let Value::Object(mut item) = item else { return Ok(item) };
+fn keep(item: Value, only: &[&'static str]) -> Value {
+    let Value::Object(mut item) = item else { return item };
     let kept: Map<String, Value> =
         only.iter().filter_map(|key| item.remove(*key).map(|it| ((*key).to_owned(), it))).collect();
-    Ok(Value::Object(kept))
+    Value::Object(kept)
 }

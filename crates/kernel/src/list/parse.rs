@@ -57,8 +57,8 @@ impl ListQuery {
                 "limit" => raw.limit = Some(value.into_owned()),
                 "cursor" => raw.cursor = Some(value.into_owned()),
                 "sort" => it.sort = sort(&value, fields)?,
-                "fields" => it.only = Some(only(&value, fields)?),
-                "q" => it.search = Some(value.trim().to_ascii_lowercase()).filter(|it| !it.is_empty()),
+                "fields" => it.only = only(&value, fields)?,
+                "q" => it.search = search(&value)?,
                 key if own.contains(&key) => {}
                 key => it.filters.push(filter(key, &value, fields)?),
             }
@@ -145,6 +145,14 @@ fn paging(raw: &Raw, query: &ListQuery) -> Result<Paging, Failure> {
     })
 }
 
+fn search(text: &str) -> Result<Option<String>, Failure> {
+    if text.contains('\0') {
+        let detail = "`q` looks for a text without zero characters";
+        return Err(Failure::bad_request("filter_invalid", detail));
+    }
+    Ok(Some(text.trim().to_ascii_lowercase()).filter(|it| !it.is_empty()))
+}
+
 fn sort(text: &str, fields: &'static Fields) -> Result<Vec<Sort>, Failure> {
     let mut sorts: Vec<Sort> = Vec::new();
     for part in text.split(',').map(str::trim).filter(|it| !it.is_empty()) {
@@ -169,22 +177,20 @@ fn sort(text: &str, fields: &'static Fields) -> Result<Vec<Sort>, Failure> {
     Ok(sorts)
 }
 
-fn only(text: &str, fields: &'static Fields) -> Result<Vec<&'static str>, Failure> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|it| !it.is_empty())
-        .map(|name| {
-            let key = fields.keys.iter().copied().find(|it| *it == name);
-            key.ok_or_else(|| unknown("field_unknown", "field", name, fields.keys))
-        })
-        .collect()
+/// No names at all ask for everything.
+fn only(text: &str, fields: &'static Fields) -> Result<Option<Vec<&'static str>>, Failure> {
+    let names = text.split(',').map(str::trim).filter(|it| !it.is_empty());
+    let keys = names.map(|name| {
+        let key = fields.keys.iter().copied().find(|it| *it == name);
+        key.ok_or_else(|| unknown("field_unknown", "field", name, fields.keys))
+    });
+    let keys = keys.collect::<Result<Vec<_>, _>>()?;
+    Ok(Some(keys).filter(|it| !it.is_empty()))
 }
 
 fn filter(key: &str, text: &str, fields: &'static Fields) -> Result<Filter, Failure> {
-    let (name, operator) = match key.split_once('[') {
-        Some((name, rest)) => (name, rest.strip_suffix(']').unwrap_or(rest)),
-        None => (key, "eq"),
-    };
+    let operated = key.strip_suffix(']').and_then(|it| it.split_once('['));
+    let (name, operator) = operated.unwrap_or((key, "eq"));
     let Some(index) = fields.fields.iter().position(|it| it.name == name) else {
         let valid: Vec<&str> = fields.fields.iter().map(|it| it.name).collect();
         return Err(unknown("filter_unknown", "filter", name, &valid));
@@ -204,10 +210,10 @@ fn filter(key: &str, text: &str, fields: &'static Fields) -> Result<Filter, Fail
                     format!("`{name}[in]` takes at most {MAX_IN} values"),
                 ));
             }
-            parts.into_iter().map(|it| value(field, it)).collect::<Result<_, _>>()?
+            parts.into_iter().map(|it| values(field, it)).collect::<Result<Vec<_>, _>>()?.concat()
         }
-        Operator::Contains => vec![Value::Text(text.to_ascii_lowercase())],
-        _ => vec![value(field, text)?],
+        Operator::Contains => vec![value(field, &text.to_ascii_lowercase())?],
+        _ => values(field, text)?,
     };
     Ok(Filter { field: index, operator, values })
 }
@@ -234,6 +240,31 @@ fn operators(kind: FieldKind) -> Vec<(&'static str, Operator)> {
         FieldKind::Tags => &[Operator::Eq, Operator::Ne, Operator::In],
     };
     OPERATORS.into_iter().filter(|it| allowed.contains(&it.1)).collect()
+}
+
+/// What a field is compared with: one value, or the first instant of a time and the first after it.
+fn values(field: &Field, text: &str) -> Result<Vec<Value>, Failure> {
+    Ok(match value(field, text)? {
+        Value::Time(from) => {
+            let until = Time::from_micros(from.micros().saturating_add(precision(text)));
+            vec![from.into(), until.into()]
+        }
+        value => vec![value],
+    })
+}
+
+/// How long the time is that a text means, in microseconds: a date is a day, and entities show
+/// their times to the second.
+fn precision(text: &str) -> i64 {
+    const SECOND: i64 = 1_000_000;
+    match (text.split_once('.'), text.contains([':', 'T', 't', ' '])) {
+        (Some((_, fraction)), _) => {
+            let digits = fraction.bytes().take(6).take_while(u8::is_ascii_digit);
+            digits.fold(SECOND, |it, _| it / 10)
+        }
+        (None, true) => SECOND,
+        (None, false) => 24 * 3600 * SECOND,
+    }
 }
 
 fn value(field: &Field, text: &str) -> Result<Value, Failure> {

@@ -1,7 +1,7 @@
 //! From a [`ListQuery`] to a statement. Every piece of SQL here comes from the code: a request
 //! decides which pieces, and its values are bound.
 
-use super::{Direction, FieldKind, Filter, ListQuery, Listed, Operator, Paging, cursor};
+use super::{Direction, Field, FieldKind, Filter, ListQuery, Listed, Operator, Paging, cursor};
 use crate::Scope;
 use crate::db::{Conn, Dialect, FromRow, Query, Result, Row, Value, query};
 
@@ -138,25 +138,14 @@ impl ListQuery {
             to.push("))");
             return;
         }
-        match filter.operator {
-            Operator::Contains => {
-                to.push(&format!("LOWER({}{}) LIKE ", field.name, to.bytewise()));
-                let text = if let Some(Value::Text(it)) = filter.values.first() { it } else { "" };
-                to.bind(Value::Text(format!("%{}%", escape_like(text))));
-                to.push(" ESCAPE '!'");
-            }
-            Operator::In => {
-                to.push(field.name);
-                to.push(" IN (");
-                bind_list(to, &filter.values);
-                to.push(")");
-            }
-            operator => {
-                to.push(field.name);
-                to.push(sign(operator));
-                to.bind(filter.values.first().cloned().unwrap_or(Value::Null));
-            }
+        if filter.operator == Operator::Ne {
+            // What has no value is not equal to any.
+            to.push(&format!("({} IS NULL OR NOT ", field.name));
+            compare(to, field, Operator::Eq, &filter.values);
+            to.push(")");
+            return;
         }
+        compare(to, field, filter.operator, &filter.values);
     }
 
     /// `(a, b) > (x, y)` written out, since the directions may differ.
@@ -190,6 +179,58 @@ impl ListQuery {
     }
 }
 
+fn compare(to: &mut Builder, field: &Field, operator: Operator, values: &[Value]) {
+    match operator {
+        _ if field.kind == FieldKind::Time => compare_times(to, field.name, operator, values),
+        Operator::Contains => {
+            to.push(&format!("LOWER({}{}) LIKE ", field.name, to.bytewise()));
+            let text = if let Some(Value::Text(it)) = values.first() { it } else { "" };
+            to.bind(Value::Text(format!("%{}%", escape_like(text))));
+            to.push(" ESCAPE '!'");
+        }
+        Operator::In => {
+            to.push(field.name);
+            to.push(" IN (");
+            bind_list(to, values);
+            to.push(")");
+        }
+        operator => {
+            to.push(field.name);
+            to.push(sign(operator));
+            to.bind(values.first().cloned().unwrap_or(Value::Null));
+        }
+    }
+}
+
+/// `values` are the first instant that is meant and the first after it, and so on in pairs.
+fn compare_times(to: &mut Builder, name: &str, operator: Operator, values: &[Value]) {
+    let (pairs, _) = values.as_chunks::<2>();
+    to.push("(");
+    for (index, [from, until]) in pairs.iter().enumerate() {
+        to.push(if index == 0 { "" } else { " OR " });
+        to.push(name);
+        match operator {
+            Operator::Gt | Operator::Lte => {
+                to.push(if operator == Operator::Gt { " >= " } else { " < " });
+                to.bind(until.clone());
+            }
+            Operator::Gte | Operator::Lt => {
+                to.push(sign(operator));
+                to.bind(from.clone());
+            }
+            _ => {
+                to.push(" >= ");
+                to.bind(from.clone());
+                to.push(" AND ");
+                to.push(name);
+                to.push(" < ");
+                to.bind(until.clone());
+            }
+        }
+    }
+    to.push(")");
+}
+
 fn bind_list(to: &mut Builder, values: &[Value]) {
     for (index, value) in values.iter().enumerate() {
         if index > 0 {
@@ -201,12 +242,11 @@ fn bind_list(to: &mut Builder, values: &[Value]) {
 
 fn sign(operator: Operator) -> &'static str {
     match operator {
-        Operator::Ne => " <> ",
         Operator::Gt => " > ",
         Operator::Gte => " >= ",
         Operator::Lt => " < ",
         Operator::Lte => " <= ",
-        Operator::Eq | Operator::In | Operator::Contains => " = ",
+        _ => " = ",
     }
 }
 

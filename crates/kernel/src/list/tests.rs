@@ -37,6 +37,7 @@ fn what_is_unknown_is_answered_with_what_is_valid() {
     for (query, code, valid) in [
         ("nam=foo", "filter_unknown", "`created_at`"),
         ("name[like]=x", "operator_unknown", "`contains`"),
+        ("name[gte=x", "filter_unknown", "`name`"),
         ("sort=status", "sort_unknown", "`created_at`"),
         ("sort=name:up", "sort_unknown", "`desc`"),
         ("fields=id,nope", "field_unknown", "`tags`"),
@@ -48,6 +49,31 @@ fn what_is_unknown_is_answered_with_what_is_valid() {
         assert_eq!(failure.code(), code, "{query}");
         assert!(failure.detail().contains(valid), "{query}: {}", failure.detail());
     }
+}
+
+#[test]
+fn a_time_is_as_long_as_it_is_precise() {
+    for (text, seconds) in [
+        ("2026-11-01", 86_400.0),
+        ("2026-11-01T10:00:00Z", 1.0),
+        ("2026-11-01T10:00:00", 1.0),
+        ("2026-11-01T10:00:00.5Z", 0.1),
+        ("2026-11-01T10:00:00.123456Z", 1e-6),
+        ("2026-11-01T10:00:00.123456789Z", 1e-6),
+    ] {
+        let it = read(&format!("created_at={text}")).unwrap();
+        let [crate::db::Value::Time(from), crate::db::Value::Time(until)] = it.filters[0].values[..]
+        else {
+            panic!("{text}: {:?}", it.filters);
+        };
+        let micros = std::time::Duration::from_secs_f64(seconds).as_micros();
+        assert_eq!(u128::try_from(until.micros() - from.micros()).unwrap(), micros, "{text}");
+    }
+}
+
+#[test]
+fn no_fields_at_all_are_all_fields() {
+    assert!(read("fields=").unwrap().wants("tags"));
 }
 
 #[test]
