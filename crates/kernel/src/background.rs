@@ -6,6 +6,19 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::Failure;
+
+/// Does what takes longer than a moment, such as reading a large body, on a thread for it: the
+/// threads that answer requests must stay free.
+///
+/// # Errors
+/// When the work panics: a defect of ours.
+pub async fn compute<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(Failure::internal)
+}
+
 /// Spawns tasks and ends them: nothing runs that nobody waits for.
 #[derive(Clone, Debug, Default)]
 pub struct Background {

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use http::StatusCode;
-use modelyard_kernel::form::{Bounds, Query, Report, query_bool, query_int, query_one_of};
+use modelyard_kernel::form::{Bounds, Node, Query, Report, query_bool, query_int, query_one_of};
 use modelyard_kernel::{Caller, Failure, JsonBody, Result};
 use modelyard_run::config::ConfigId;
 use modelyard_run::frame::Frame;
@@ -87,11 +87,12 @@ async fn train_model(
     body: JsonBody,
 ) -> Result<(StatusCode, Json<Submitted>)> {
     caller.permit(TRAIN)?;
-    let request = body.read(|node| {
+    let read = |node: Node<'_>| {
         let it = TrainRequest::read(&node)?;
         require_rows(&node, "data", &it.data).then_some(it)
-    })?;
-    Ok((StatusCode::ACCEPTED, Json(ml.train(&caller, &request).await?)))
+    };
+    let request = body.read_large(read).await?;
+    Ok((StatusCode::ACCEPTED, Json(ml.train(&caller, request).await?)))
 }
 
 /// Predict
@@ -105,13 +106,14 @@ async fn predict_with_model(
     body: JsonBody,
 ) -> Result<(StatusCode, Json<Submitted>)> {
     caller.permit(PREDICT)?;
-    let request = body.read(|node| {
+    let read = |node: Node<'_>| {
         let it = PredictRequest::read(&node)?;
         let historic = require_rows(&node, "historic", &it.historic);
         let future = require_rows(&node, "future", &it.future);
         (historic && future).then_some(it)
-    })?;
-    Ok((StatusCode::ACCEPTED, Json(ml.predict(&caller, &request).await?)))
+    };
+    let request = body.read_large(read).await?;
+    Ok((StatusCode::ACCEPTED, Json(ml.predict(&caller, request).await?)))
 }
 
 /// Validate
@@ -126,7 +128,7 @@ async fn validate_request(
     body: JsonBody,
 ) -> Result<Json<Validation>> {
     caller.permit(READ)?;
-    let request = body.read(|node| ValidateRequest::read(&node))?;
+    let request = body.read_large(|node| ValidateRequest::read(&node)).await?;
     Ok(Json(ml.validate(&caller, request).await?))
 }
 

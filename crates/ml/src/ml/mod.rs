@@ -15,14 +15,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use modelyard_flow::job::{JobId, Jobs, NewJob};
+use modelyard_kernel::background::compute;
 use modelyard_kernel::part::Counter;
 use modelyard_kernel::{
-    Assignment, Caller, Clock, Db, Failed, Part, Permission, Result, Ulid, Work,
+    Assignment, Caller, Clock, Db, Failed, Failure, Part, Permission, Result, Ulid, Work,
 };
 use modelyard_run::artifact::{ArtifactId, Artifacts};
 use modelyard_run::config::{Config, ConfigId, Configs};
+use modelyard_run::frame::Frame;
 use modelyard_run::runner::{ArchiveLimits, Run, RunError, Runner, Workspace};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 pub use model::{PredictRequest, Submitted, TrainRequest, ValidateRequest, Validation};
 
@@ -140,7 +143,7 @@ impl Ml {
     ///
     /// # Errors
     /// `queue_full` when too many jobs wait.
-    pub async fn train(&self, caller: &Caller, request: &TrainRequest) -> Result<Submitted> {
+    pub async fn train(&self, caller: &Caller, request: TrainRequest) -> Result<Submitted> {
         let scope = caller.permit(TRAIN)?;
         let submitted = self.submit(scope, TRAIN_JOB, "Training", request).await?;
         self.0.trainings.increment();
@@ -151,7 +154,7 @@ impl Ml {
     ///
     /// # Errors
     /// `queue_full` when too many jobs wait.
-    pub async fn predict(&self, caller: &Caller, request: &PredictRequest) -> Result<Submitted> {
+    pub async fn predict(&self, caller: &Caller, request: PredictRequest) -> Result<Submitted> {
         let scope = caller.permit(PREDICT)?;
         let submitted = self.submit(scope, PREDICT_JOB, "Prediction", request).await?;
         self.0.predictions.increment();
@@ -163,12 +166,12 @@ impl Ml {
         scope: &modelyard_kernel::Scope,
         kind: &'static str,
         word: &str,
-        request: &(impl Serialize + Sync),
+        request: impl Serialize + Send + 'static,
     ) -> Result<Submitted> {
         let inner = &self.0;
         let artifact_id = ArtifactId::new(&inner.clock);
         let id = JobId::new(&inner.clock);
-        let input = serde_json::to_vec(request)?;
+        let input = compute(move || serde_json::to_vec(&request)).await??;
         let mut tx = inner.db.begin().await?;
         let new = NewJob { id, kind, input, artifact: Some(artifact_id.0) };
         inner.jobs.submit(&mut tx, scope, new).await?;
@@ -188,10 +191,31 @@ impl Ml {
         Ok(Run { workspace, cancel })
     }
 
+    /// A frame with the columns that the model wants under other names.
+    async fn adapt(&self, mut frame: Frame) -> Result<Frame> {
+        if self.0.model.adapters.is_empty() {
+            return Ok(frame);
+        }
+        let adapters = self.0.model.adapters.clone();
+        compute(move || {
+            adapters.apply(&mut frame);
+            frame
+        })
+        .await
+    }
+
     async fn config(&self, caller: &Caller, id: ConfigId) -> Result<Config, Failed> {
         let found = self.0.configs.find(caller, id).await?;
         found.ok_or_else(|| Failed::new("ValueError", format!("Config {id} not found")))
     }
+}
+
+/// What a job was asked to do.
+async fn read_input<T: DeserializeOwned + Send + 'static>(
+    assignment: &mut Assignment,
+) -> Result<T, Failed> {
+    let input = std::mem::take(&mut assignment.input);
+    Ok(compute(move || serde_json::from_slice(&input)).await?.map_err(Failure::internal)?)
 }
 
 /// The id that a job promised for its result.

@@ -3,6 +3,7 @@
 use std::io::{Seek, SeekFrom, Write};
 
 use futures_util::StreamExt;
+use modelyard_kernel::background::compute;
 use modelyard_kernel::{Assignment, Caller, Done, Failed, Failure};
 use modelyard_run::artifact::{Artifact, ArtifactId, Content, NewContent};
 use modelyard_run::config::{Config, ConfigId};
@@ -12,7 +13,7 @@ use serde_json::{Map, Value};
 use super::horizon::Horizon;
 use super::model::{Metadata, PREDICTED, PREDICTION_FILES, PredictRequest, TRAINED};
 use super::publish::frame_content;
-use super::{Ml, failed, promised, script_failed};
+use super::{Ml, failed, promised, read_input, script_failed};
 
 /// A training that can be predicted with.
 pub(super) struct Training {
@@ -54,14 +55,13 @@ impl Ml {
         Ok(Ok(Training { artifact: found.artifact, content: found.content, config }))
     }
 
-    pub(super) async fn do_predict(&self, assignment: Assignment) -> Result<Done, Failed> {
+    pub(super) async fn do_predict(&self, mut assignment: Assignment) -> Result<Done, Failed> {
         let id = promised(&assignment)?;
         let done = Done { artifact: Some(id.0) };
         if self.is_published(&assignment).await? {
             return Ok(done);
         }
-        let request: PredictRequest =
-            serde_json::from_slice(&assignment.input).map_err(Failure::internal)?;
+        let request: PredictRequest = read_input(&mut assignment).await?;
         let training = self.training(&assignment.caller, request.artifact_id).await?;
         let training = training.map_err(|it| refuse(&it, request.artifact_id))?;
         let config = self.config(&assignment.caller, training.config).await?;
@@ -69,9 +69,8 @@ impl Ml {
 
         let run = self.run("predict", assignment.cancel.clone()).map_err(failed)?;
         self.unpack(&run, &training).await?;
-        let PredictRequest { mut historic, mut future, geo, .. } = request;
-        self.0.model.adapters.apply(&mut historic);
-        self.0.model.adapters.apply(&mut future);
+        let PredictRequest { historic, future, geo, .. } = request;
+        let (historic, future) = (self.adapt(historic).await?, self.adapt(future).await?);
         let started = self.0.clock.now();
         let input = PredictInput { config: values, historic, future, geo };
         let predicted = self.0.model.runner.predict(&run, input).await;
@@ -125,11 +124,15 @@ impl Ml {
         predicted: Predicted,
     ) -> Result<(), Failed> {
         let Predicted { mut predictions, script } = predicted;
-        if predictions.schema.is_none() {
-            predictions.schema = Some(predictions.infer_schema(&self.info().required_covariates));
-        }
+        let covariates = self.info().required_covariates.clone();
+        let content = compute(move || {
+            if predictions.schema.is_none() {
+                predictions.schema = Some(predictions.infer_schema(&covariates));
+            }
+            frame_content(&predictions)
+        });
+        let content = content.await??;
         let data = metadata.data(PREDICTED, "application/vnd.chapkit.dataframe+json", None);
-        let content = frame_content(&predictions)?;
         let prediction = self.draft(Some(id), Some(training), data, content).await?;
 
         let stored = self.archive(run).await?;

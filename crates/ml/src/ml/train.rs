@@ -6,17 +6,16 @@ use modelyard_run::runner::TrainInput;
 
 use super::horizon::Horizon;
 use super::model::{Metadata, TRAINED, TrainRequest};
-use super::{Ml, failed, promised, script_failed};
+use super::{Ml, failed, promised, read_input, script_failed};
 
 impl Ml {
-    pub(super) async fn do_train(&self, assignment: Assignment) -> Result<Done, Failed> {
+    pub(super) async fn do_train(&self, mut assignment: Assignment) -> Result<Done, Failed> {
         let id = promised(&assignment)?;
         let done = Done { artifact: Some(id.0) };
         if self.is_published(&assignment).await? {
             return Ok(done);
         }
-        let request: TrainRequest = serde_json::from_slice(&assignment.input)
-            .map_err(modelyard_kernel::Failure::internal)?;
+        let request: TrainRequest = read_input(&mut assignment).await?;
         let config = self.config(&assignment.caller, request.config_id).await?;
         let mut values = config.values();
         if let Some(horizon) = Horizon::resolve(request.periods, None, &values) {
@@ -25,8 +24,7 @@ impl Ml {
             }
             horizon.put_into(&mut values);
         }
-        let mut data = request.data;
-        self.0.model.adapters.apply(&mut data);
+        let data = self.adapt(request.data).await?;
 
         let run = self.run("train", assignment.cancel.clone()).map_err(failed)?;
         let started = self.0.clock.now();

@@ -40,8 +40,7 @@ impl Ml {
         if let Some(horizon) = horizon {
             horizon.put_into(&mut values);
         }
-        let mut data = it.data;
-        self.0.model.adapters.apply(&mut data);
+        let data = self.adapt(it.data).await?;
         let run = self.run("validate", CancellationToken::new()).map_err(broken)?;
         let input = TrainInput { config: values, data, geo: it.geo };
         let more = self.0.model.runner.validate_train(&run, input).await.map_err(broken)?;
@@ -76,9 +75,8 @@ impl Ml {
         if let Some(horizon) = horizon {
             horizon.put_into(&mut values);
         }
-        let PredictRequest { mut historic, mut future, geo, .. } = it;
-        self.0.model.adapters.apply(&mut historic);
-        self.0.model.adapters.apply(&mut future);
+        let PredictRequest { historic, future, geo, .. } = it;
+        let (historic, future) = (self.adapt(historic).await?, self.adapt(future).await?);
         let input = PredictInput { config: values, historic, future, geo };
         found.extend(self.ask(&training, input).await?);
         Ok(found)
