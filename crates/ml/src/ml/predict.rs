@@ -15,6 +15,9 @@ use super::model::{Metadata, PREDICTED, PREDICTION_FILES, PredictRequest, TRAINE
 use super::publish::frame_content;
 use super::{Ml, failed, promised, read_input, script_failed};
 
+/// An archive up to this size needs no file on its way from the store to the workspace.
+const IN_MEMORY: usize = 4 << 20;
+
 /// A training that can be predicted with.
 pub(super) struct Training {
     pub(super) artifact: Artifact,
@@ -149,7 +152,7 @@ impl Ml {
             return Err(Failed::new("ValueError", "the training artifact has no workspace"));
         };
         let io = |cause| failed(RunError::Io { doing: "unpacking a training".to_owned(), cause });
-        let mut file = tempfile::tempfile_in(&self.0.model.work_root).map_err(io)?;
+        let mut file = tempfile::spooled_tempfile_in(IN_MEMORY, &self.0.model.work_root);
         let mut stream = std::pin::pin!(blob.stream(0..blob.size_bytes()));
         while let Some(bytes) = stream.next().await {
             let bytes = bytes.map_err(io)?;

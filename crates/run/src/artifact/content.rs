@@ -9,7 +9,7 @@ use super::model::{Artifact, ContentForm};
 use super::store::{self, ContentRow};
 
 /// JSON up to this many bytes stays in its row.
-const INLINE: usize = 16 << 10;
+const INLINE: usize = 64 << 10;
 
 /// Content to be stored.
 #[derive(Debug)]

@@ -43,7 +43,12 @@ pub fn write(files: &Path, target: &Path, limits: ArchiveLimits) -> Result<Archi
             }
             continue;
         }
-        let Some(mut file) = open_inside(files, entry.path())? else { continue };
+        let file = if entry.file_type().is_file() {
+            Some(fs_err::File::open(entry.path())?)
+        } else {
+            open_inside(files, entry.path())?
+        };
+        let Some(mut file) = file else { continue };
         let metadata = file.metadata()?;
         budget.entry()?;
         let options = options
@@ -59,7 +64,7 @@ pub fn write(files: &Path, target: &Path, limits: ArchiveLimits) -> Result<Archi
     Ok(Archive { path: target.to_owned(), size_bytes: fs_err::metadata(target)?.len() })
 }
 
-/// Opens a regular file, or the one a link leads to if that is in the workspace as well.
+/// Opens the file that a link leads to, if that is in the workspace as well.
 fn open_inside(files: &Path, path: &Path) -> Result<Option<fs_err::File>, RunError> {
     let Ok(real) = path.canonicalize() else { return Ok(None) };
     let is_file = fs_err::metadata(&real)?.is_file();
@@ -106,7 +111,7 @@ pub fn extract(
         let directory = directory.unwrap_or(&files);
         fs_err::create_dir_all(directory)?;
         // The names are fine, but a link that was in the workspace before could still lead out.
-        if !fs_err::canonicalize(directory)?.starts_with(&files) {
+        if directory != files && !fs_err::canonicalize(directory)?.starts_with(&files) {
             return Err(RunError::Archive(format!("{name:?} leads out of the workspace")));
         }
         if entry.is_dir() {

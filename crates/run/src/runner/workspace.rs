@@ -159,7 +159,11 @@ fn is_locked(lock: &Path) -> bool {
 
 /// Ends what still runs there, then removes everything.
 fn remove(directory: &Path) -> io::Result<()> {
-    kill_marked(directory);
+    // Without a record no script ever ran here, and looking at every process costs more than the
+    // rest of a short run.
+    if directory.join("process").exists() {
+        kill_marked(directory);
+    }
     let mut result = fs_err::remove_dir_all(directory);
     for _ in 0..3 {
         if result.is_ok() {
