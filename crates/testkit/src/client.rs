@@ -172,7 +172,6 @@ impl TestResponse {
     ///
     /// # Panics
     /// When it is another; the message has the whole answer.
-    #[must_use]
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{}", self.body);

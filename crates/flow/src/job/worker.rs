@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use modelyard_kernel::{Assignment, Done, Failed, Result};
+use modelyard_kernel::{Assignment, Done, Failed, Failure, Kind, Result};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::model::{Claimed, JobStatus};
+use super::model::{Claimed, JobId, JobStatus};
 use super::store::{self, Ending};
 use super::{Jobs, Running, WRITE};
+
+/// How often the end of a job is written when that is refused, or when there is no time to wait.
+const TRIES: u32 = 5;
 
 /// Submitting wakes a worker; this is for jobs that another process submitted.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -55,17 +58,28 @@ async fn work(jobs: &Jobs, job: Claimed) {
     let id = job.id;
     jobs.0.running.lock().insert(id, Running { cancel: cancel.clone(), ended: watch });
 
-    let outcome = tokio::select! {
-        biased;
-        outcome = attempt(jobs, job, cancel.clone()) => Some(outcome),
-        () = drained(jobs, cancel.clone()) => None,
-    };
-    let interrupted =
-        outcome.is_none() || (jobs.0.background.stopping().is_cancelled() && cancel.is_cancelled());
-    record(jobs, id, outcome.filter(|_| !interrupted)).await;
+    // Whoever deletes it from here on finds it in the map; who did so before could tell nobody.
+    if !is_deleted(jobs, id).await {
+        let outcome = tokio::select! {
+            biased;
+            outcome = attempt(jobs, job, cancel.clone()) => Some(outcome),
+            () = drained(jobs, cancel.clone()) => None,
+        };
+        let stopping = jobs.0.background.stopping().is_cancelled();
+        let interrupted = outcome.is_none() || (stopping && cancel.is_cancelled());
+        record(jobs, id, outcome.filter(|_| !interrupted)).await;
+    }
 
     jobs.0.running.lock().remove(&id);
     let _nobody_waits = ended.send(true);
+}
+
+async fn is_deleted(jobs: &Jobs, id: JobId) -> bool {
+    let found = async {
+        let scope = jobs.0.system.permit(WRITE)?;
+        Ok::<_, Failure>(store::find(&mut jobs.0.db.conn().await?, scope, id).await?)
+    };
+    matches!(found.await, Ok(None))
 }
 
 /// Does a job. A panic in it is a failed job, not a dead worker.
@@ -96,26 +110,37 @@ async fn drained(jobs: &Jobs, cancel: CancellationToken) {
 }
 
 /// Writes the end down; what was interrupted is put back for the next start.
-async fn record(jobs: &Jobs, id: super::JobId, outcome: Option<Result<Done, Failed>>) {
+///
+/// An outage of the database is waited out: a job whose end is not written would look as if it ran
+/// for ever.
+async fn record(jobs: &Jobs, id: JobId, outcome: Option<Result<Done, Failed>>) {
+    let mut pause = Duration::from_millis(100);
+    let mut tries = 0;
+    while let Err(failure) = write(jobs, id, outcome.as_ref()).await {
+        tracing::error!(%failure, job = %id, "the end of a job is not written, trying again");
+        let outage = failure.kind() == Kind::Unavailable;
+        if !outage || jobs.0.background.stopping().is_cancelled() {
+            tries += 1;
+        }
+        if tries == TRIES {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+async fn write(jobs: &Jobs, id: JobId, outcome: Option<&Result<Done, Failed>>) -> Result<()> {
     let inner = &jobs.0;
-    for pause in [0_u64, 100, 1000, 3000] {
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-        let written = async {
-            let scope = inner.system.permit(WRITE)?;
-            let mut conn = inner.db.conn().await?;
-            match &outcome {
-                None => store::requeue(&mut conn, scope, id).await?,
-                Some(outcome) => {
-                    store::finish(&mut conn, scope, id, ending(outcome), inner.clock.now()).await?;
-                }
-            }
-            Ok::<(), modelyard_kernel::Failure>(())
-        };
-        match written.await {
-            Ok(()) => return,
-            Err(failure) => tracing::error!(%failure, job = %id, "the end of a job is not written"),
+    let scope = inner.system.permit(WRITE)?;
+    let mut conn = inner.db.conn().await?;
+    match outcome {
+        None => store::requeue(&mut conn, scope, id).await?,
+        Some(outcome) => {
+            store::finish(&mut conn, scope, id, ending(outcome), inner.clock.now()).await?;
         }
     }
+    Ok(())
 }
 
 fn ending(outcome: &Result<Done, Failed>) -> Ending {
@@ -129,8 +154,13 @@ fn ending(outcome: &Result<Done, Failed>) -> Ending {
         Err(Failed { error, traceback }) => Ending {
             status: JobStatus::Failed,
             artifact: None,
-            error: Some(error.clone()),
-            traceback: Some(traceback.clone().unwrap_or_else(|| error.clone())),
+            error: Some(storable(error)),
+            traceback: Some(storable(traceback.as_ref().unwrap_or(error))),
         },
     }
+}
+
+/// Models and scripts say what they like; PostgreSQL's text holds no zero characters.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }

@@ -257,7 +257,11 @@ fn refused(error: object_store::Error) -> Failure {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = error.source();
     while let Some(it) = cause {
         match it.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
-            Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => {
+            Some(
+                std::io::ErrorKind::StorageFull
+                | std::io::ErrorKind::QuotaExceeded
+                | std::io::ErrorKind::FileTooLarge,
+            ) => {
                 return Failure::new(
                     Kind::Unavailable,
                     "storage_full",

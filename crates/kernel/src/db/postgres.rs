@@ -43,6 +43,16 @@ fn manager(config: tokio_postgres::Config) -> Result<Manager> {
     Ok(Manager::from_config(config, tls, recycling))
 }
 
+/// A server that vanished without a word, with its machine or behind a wall, would otherwise keep our
+/// connections for hours.
+fn give_up_on_silence(config: &mut tokio_postgres::Config) {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(PATIENCE);
+    }
+    config.keepalives_idle(config.get_keepalives_idle().min(PATIENCE));
+}
+
 #[derive(Clone)]
 pub(super) struct Postgres {
     pool: Pool,
@@ -57,8 +67,9 @@ impl std::fmt::Debug for Postgres {
 
 impl Postgres {
     pub(super) async fn connect(options: &Options) -> Result<Self> {
-        let config: tokio_postgres::Config =
+        let mut config: tokio_postgres::Config =
             options.url.parse().map_err(|it: tokio_postgres::Error| out_of_reach(&it))?;
+        give_up_on_silence(&mut config);
         let manager = manager(config)?;
         let pool = Pool::builder(manager)
             .max_size(options.pool_size.max(1))

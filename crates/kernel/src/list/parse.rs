@@ -14,6 +14,8 @@ const DEFAULT_LIMIT: i64 = 50;
 pub const MAX_SIZE: i64 = 100;
 /// The most items of one cursor's page.
 pub const MAX_LIMIT: i64 = 500;
+/// The most conditions of one list: databases bound the size of an expression.
+const MAX_FILTERS: usize = 50;
 /// The longest list of one `[in]`.
 const MAX_IN: usize = 100;
 
@@ -60,7 +62,13 @@ impl ListQuery {
                 "fields" => it.only = only(&value, fields)?,
                 "q" => it.search = search(&value)?,
                 key if own.contains(&key) => {}
-                key => it.filters.push(filter(key, &value, fields)?),
+                key => {
+                    it.filters.push(filter(key, &value, fields)?);
+                    if it.filters.len() > MAX_FILTERS {
+                        let detail = format!("a list takes at most {MAX_FILTERS} filters");
+                        return Err(Failure::bad_request("filter_invalid", detail));
+                    }
+                }
             }
         }
         it.complete_sort();

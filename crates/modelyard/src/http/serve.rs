@@ -21,7 +21,8 @@ use super::App;
 pub struct ServeOptions {
     /// Connections at once; more wait in the system's queue.
     pub connections: usize,
-    /// How long a connection may be idle, or take to send the head of a request.
+    /// How long a connection may be idle, take to send the head of a request, or take nothing of an
+    /// answer.
     pub idle_timeout: Duration,
     /// How long a stop waits for requests that are being answered.
     pub drain: Duration,
@@ -85,6 +86,18 @@ async fn next(
     }
 }
 
+/// Lets the system end a connection whose client takes none of its answer for so long: such a client
+/// would keep its place for ever.
+fn give_up_on_silence(stream: &TcpStream, patience: Duration) {
+    #[cfg(target_os = "linux")]
+    {
+        let millis = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        let _best_effort = rustix::net::sockopt::set_tcp_user_timeout(stream, millis);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, patience);
+}
+
 fn is_the_clients(failure: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(failure.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
@@ -101,6 +114,7 @@ async fn connection(
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    give_up_on_silence(&stream, options.idle_timeout);
     let app = TowerToHyperService::new(
         app.map_request(|request: http::Request<_>| request.map(Body::new)),
     );

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests panic loudly")]
 
 mod artifact_model;
+mod behaviour;
 mod peer_model;
 mod task_model;
 mod transcripts;

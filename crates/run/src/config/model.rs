@@ -80,8 +80,19 @@ impl NewConfig {
             Some(it) => it.tags().map(Some),
             None => Some(None),
         };
-        let name = object.required("name").and_then(|it| it.string());
+        let name = object.required("name").and_then(read_name);
         let data = object.required("data").and_then(|it| schema.read(it));
         Some(Self { id: id?, tags: tags?, name: name?, data: data? })
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "so that it fits `and_then`")]
+fn read_name(node: Node<'_>) -> Option<String> {
+    let name = node.string()?;
+    if name.contains('\0') {
+        // PostgreSQL's text holds none.
+        node.fail_rule("A name has no zero characters");
+        return None;
+    }
+    Some(name)
 }

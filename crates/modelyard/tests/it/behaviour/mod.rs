@@ -1,0 +1,19 @@
+//! How the service behaves when it is pressed, misused, interrupted or short of something.
+
+mod any_body;
+mod bad_input;
+mod bad_paths;
+mod bounds;
+mod cancelling;
+mod concurrency;
+mod content;
+mod frames;
+mod full_disk;
+mod large_body;
+mod outage;
+mod program;
+mod restarting;
+mod several;
+mod stopping;
+mod streams;
+mod support;

@@ -1,0 +1,88 @@
+//! Jobs outlive the process, however it ends.
+
+use modelyard_kernel::db::query;
+use modelyard_testkit::{TestClient, on_both_databases};
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::program::{Program, Project};
+use super::support::{
+    config, ended, running, service, settings, start, start_model, text, train_with, until,
+};
+
+/// The first time it leaves a process behind and takes for ever, later it is quick.
+const SLOW_ONCE: &str = r#"
+if [ ! -e "$1" ]; then
+    : > "$1"
+    sh -c 'sleep 60; :' grandchild "$1" &
+    setsid sh -c 'sleep 60; :' stray "$1" &
+    sh -c 'sleep 60; :' child "$1"
+fi
+echo trained > model
+"#;
+
+on_both_databases! {
+    async fn jobs_that_wait_or_run_at_a_stop_are_done_after_it(database: TestDatabase) {
+        let (server, client) = start_model(&database).await;
+        let slow = config(&client, json!({"how": "wait", "seconds": 1.0})).await;
+        let mut submitted = Vec::new();
+        for _ in 0..3 {
+            submitted.push(train_with(&client, &slow).await);
+        }
+        running(&client, &submitted[0].job).await;
+        server.stop().await;
+        let mut conn = database.db.conn().await.unwrap();
+        let states: Vec<(String,)> =
+            query("SELECT status FROM jobs").fetch_all(&mut conn).await.unwrap();
+        assert_eq!(states, vec![("pending".to_owned(),); 3]);
+
+        let mut settings = settings(&database);
+        settings.jobs.concurrency = 3;
+        let (server, client) = start(service("behaviour"), settings).await;
+        for it in submitted {
+            all_went_well(&client, &it.job, &it.artifact).await;
+        }
+        server.stop().await;
+    }
+
+    async fn jobs_that_wait_or_run_when_the_process_is_killed_are_done_after_it(
+        database: TestDatabase
+    ) {
+        let project = Project::new(SLOW_ONCE);
+        let serve = || {
+            let mut command = project.serve();
+            command.arg("--database").arg(&database.url);
+            command
+        };
+        let mut program = Program::start(serve()).await;
+        let id = config(&program.client, json!({})).await;
+        let mut submitted = Vec::new();
+        for _ in 0..3 {
+            submitted.push(train_with(&program.client, &id).await);
+        }
+        until("the script has children", async || project.processes().len() >= 4).await;
+        assert_eq!(project.workspaces().len(), 1);
+        program.signal(Signal::KILL);
+        program.ended(std::time::Duration::from_secs(5)).await;
+        assert!(!project.processes().is_empty(), "what is to be found again is gone already");
+
+        let program = Program::start(serve()).await;
+        let left: Vec<String> =
+            project.processes().into_iter().filter(|it| it.contains("sleep 60")).collect();
+        assert!(left.is_empty(), "{left:?}");
+        for it in submitted {
+            all_went_well(&program.client, &it.job, &it.artifact).await;
+        }
+        until("the workspaces are gone", async || project.workspaces().is_empty()).await;
+        assert!(project.processes().is_empty());
+    }
+}
+
+/// Checks that a job is completed with the artifact that it promised.
+async fn all_went_well(client: &TestClient, job: &str, artifact: &str) {
+    let record = ended(client, job).await;
+    assert_eq!(record["status"], "completed", "{record}");
+    assert_eq!(text(&record["artifact_id"]), artifact);
+    let artifact = client.get(&format!("/api/v1/artifacts/{artifact}")).await.expect(200);
+    assert_eq!(artifact.body["data"]["metadata"]["status"], "success");
+}
