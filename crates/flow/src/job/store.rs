@@ -1,18 +1,17 @@
 //! The `jobs` table.
 
-use modelyard_kernel::db::{Conn, Result, query};
+use modelyard_kernel::db::{Conn, Result, scoped};
 use modelyard_kernel::{Scope, Time, Ulid};
 
 use super::model::{Claimed, Job, JobId, JobStatus, NewJob};
 
 pub(super) async fn insert(conn: &mut Conn, scope: &Scope, new: NewJob, now: Time) -> Result<()> {
     let NewJob { id, kind, input, artifact } = new;
-    query(
+    scoped(
+        scope,
         "INSERT INTO jobs (tenant_id, service_id, id, kind, status, input, promised_id, submitted_at)
          VALUES ($1, $2, $3, $4, 'pending', $5, $6, $7)",
     )
-    .bind(scope.tenant())
-    .bind(scope.service())
     .bind(id)
     .bind(kind)
     .bind(input)
@@ -34,24 +33,24 @@ pub(super) async fn lock(conn: &mut Conn, scope: &Scope, id: JobId) -> Result<Op
 }
 
 async fn select(conn: &mut Conn, scope: &Scope, id: JobId, suffix: &str) -> Result<Option<Job>> {
-    query(format!(
-        "SELECT {} FROM jobs WHERE tenant_id = $1 AND service_id = $2 AND id = $3{suffix}",
-        Job::COLUMNS
-    ))
-    .bind(scope.tenant())
-    .bind(scope.service())
+    scoped(
+        scope,
+        format!(
+            "SELECT {} FROM jobs WHERE tenant_id = $1 AND service_id = $2 AND id = $3{suffix}",
+            Job::COLUMNS
+        ),
+    )
     .bind(id)
     .fetch_optional(conn)
     .await
 }
 
 pub(super) async fn count_pending(conn: &mut Conn, scope: &Scope) -> Result<i64> {
-    let (count,) = query(
+    let (count,) = scoped(
+        scope,
         "SELECT COUNT(*) FROM jobs
          WHERE tenant_id = $1 AND service_id = $2 AND status = 'pending'",
     )
-    .bind(scope.tenant())
-    .bind(scope.service())
     .fetch_one(conn)
     .await?;
     Ok(count)
@@ -66,17 +65,18 @@ pub(super) async fn claim(
 ) -> Result<Option<Claimed>> {
     // Nodes that claim at the same moment pass over each other's rows.
     let skip = if conn.for_update().is_empty() { "" } else { " FOR UPDATE SKIP LOCKED" };
-    query(format!(
-        "UPDATE jobs SET status = 'running', started_at = $3, node = $4
+    scoped(
+        scope,
+        format!(
+            "UPDATE jobs SET status = 'running', started_at = $3, node = $4
          WHERE tenant_id = $1 AND service_id = $2 AND id = (
              SELECT id FROM jobs
              WHERE tenant_id = $1 AND service_id = $2 AND status = 'pending'
              ORDER BY id LIMIT 1{skip})
          RETURNING {}",
-        Claimed::COLUMNS
-    ))
-    .bind(scope.tenant())
-    .bind(scope.service())
+            Claimed::COLUMNS
+        ),
+    )
     .bind(now)
     .bind(node)
     .fetch_optional(conn)
@@ -99,13 +99,12 @@ pub(super) async fn finish(
     ending: Ending,
     now: Time,
 ) -> Result<()> {
-    query(
+    scoped(
+        scope,
         "UPDATE jobs SET status = $4, artifact_id = $5, error = $6, error_traceback = $7,
                 finished_at = $8, input = NULL, node = NULL
          WHERE tenant_id = $1 AND service_id = $2 AND id = $3 AND status = 'running'",
     )
-    .bind(scope.tenant())
-    .bind(scope.service())
     .bind(id)
     .bind(ending.status)
     .bind(ending.artifact)
@@ -119,12 +118,11 @@ pub(super) async fn finish(
 
 /// Puts a job back that was interrupted through no fault of its own.
 pub(super) async fn requeue(conn: &mut Conn, scope: &Scope, id: JobId) -> Result<()> {
-    query(
+    scoped(
+        scope,
         "UPDATE jobs SET status = 'pending', started_at = NULL, node = NULL
          WHERE tenant_id = $1 AND service_id = $2 AND id = $3 AND status = 'running'",
     )
-    .bind(scope.tenant())
-    .bind(scope.service())
     .bind(id)
     .execute(conn)
     .await
@@ -133,21 +131,18 @@ pub(super) async fn requeue(conn: &mut Conn, scope: &Scope, id: JobId) -> Result
 
 /// Puts back what this node was doing when it died. Returns how many jobs that is.
 pub(super) async fn requeue_node(conn: &mut Conn, scope: &Scope, node: &str) -> Result<u64> {
-    query(
+    scoped(
+        scope,
         "UPDATE jobs SET status = 'pending', started_at = NULL, node = NULL
          WHERE tenant_id = $1 AND service_id = $2 AND node = $3 AND status = 'running'",
     )
-    .bind(scope.tenant())
-    .bind(scope.service())
     .bind(node)
     .execute(conn)
     .await
 }
 
 pub(super) async fn delete(conn: &mut Conn, scope: &Scope, id: JobId) -> Result<()> {
-    query("DELETE FROM jobs WHERE tenant_id = $1 AND service_id = $2 AND id = $3")
-        .bind(scope.tenant())
-        .bind(scope.service())
+    scoped(scope, "DELETE FROM jobs WHERE tenant_id = $1 AND service_id = $2 AND id = $3")
         .bind(id)
         .execute(conn)
         .await

@@ -1,7 +1,7 @@
 //! The `blobs` table.
 
 use super::{Chunk, Stored};
-use crate::db::{Conn, Json, Result, query};
+use crate::db::{Conn, Json, Result, scoped};
 use crate::{Scope, Time, columns};
 
 #[derive(Debug)]
@@ -23,7 +23,8 @@ pub(super) async fn refer(
     stored: &Stored,
     now: Time,
 ) -> Result<String> {
-    let (key,) = query(
+    let (key,) = scoped(
+        scope,
         "INSERT INTO blobs (tenant_id, service_id, hash, size_bytes, stored_bytes, object_key,
                             compressed, chunks, refs, created_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9)
@@ -31,8 +32,6 @@ pub(super) async fn refer(
          DO UPDATE SET refs = blobs.refs + 1, orphaned_at = NULL
          RETURNING object_key",
     )
-    .bind(scope.tenant())
-    .bind(scope.service())
     .bind(&stored.blob.hash)
     .bind(i64::try_from(stored.blob.size_bytes).unwrap_or(i64::MAX))
     .bind(i64::try_from(stored.stored_bytes).unwrap_or(i64::MAX))
@@ -46,13 +45,12 @@ pub(super) async fn refer(
 }
 
 pub(super) async fn release(conn: &mut Conn, scope: &Scope, hash: &str, now: Time) -> Result<()> {
-    query(
+    scoped(
+        scope,
         "UPDATE blobs SET refs = refs - 1,
                 orphaned_at = CASE WHEN refs <= 1 THEN $4 ELSE orphaned_at END
          WHERE tenant_id = $1 AND service_id = $2 AND hash = $3",
     )
-    .bind(scope.tenant())
-    .bind(scope.service())
     .bind(hash)
     .bind(now)
     .execute(conn)
@@ -61,12 +59,13 @@ pub(super) async fn release(conn: &mut Conn, scope: &Scope, hash: &str, now: Tim
 }
 
 pub(super) async fn find(conn: &mut Conn, scope: &Scope, hash: &str) -> Result<Option<BlobRow>> {
-    query(format!(
-        "SELECT {} FROM blobs WHERE tenant_id = $1 AND service_id = $2 AND hash = $3",
-        BlobRow::COLUMNS
-    ))
-    .bind(scope.tenant())
-    .bind(scope.service())
+    scoped(
+        scope,
+        format!(
+            "SELECT {} FROM blobs WHERE tenant_id = $1 AND service_id = $2 AND hash = $3",
+            BlobRow::COLUMNS
+        ),
+    )
     .bind(hash)
     .fetch_optional(conn)
     .await
@@ -78,13 +77,12 @@ pub(super) async fn take_orphans(
     scope: &Scope,
     before: Time,
 ) -> Result<Vec<String>> {
-    let gone: Vec<(String,)> = query(
+    let gone: Vec<(String,)> = scoped(
+        scope,
         "DELETE FROM blobs
          WHERE tenant_id = $1 AND service_id = $2 AND refs <= 0 AND orphaned_at < $3
          RETURNING object_key",
     )
-    .bind(scope.tenant())
-    .bind(scope.service())
     .bind(before)
     .fetch_all(conn)
     .await?;

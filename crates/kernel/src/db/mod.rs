@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub use value::{FromRow, FromValue, Json, Row, Value};
 
-use crate::{Failure, Kind};
+use crate::{Failure, Kind, Scope};
 
 /// What a statement returns.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -312,7 +312,8 @@ struct Answer {
     affected: u64,
 }
 
-/// A statement; its values are `$1`, `$2`, … in the order of [`Query::bind`].
+/// A statement that belongs to no tenant, such as a migration's; its values are `$1`, `$2`, … in the
+/// order of [`Query::bind`]. Slices use [`scoped`].
 pub fn query(sql: impl Into<Cow<'static, str>>) -> Query {
     let sql = sql.into();
     let reads = sql.starts_with("SELECT")
@@ -320,6 +321,12 @@ pub fn query(sql: impl Into<Cow<'static, str>>) -> Query {
             && !["INSERT INTO", "UPDATE ", "DELETE FROM"].iter().any(|it| sql.contains(it));
     let writes = !reads;
     Query { sql, args: Vec::new(), writes, named: false }
+}
+
+/// A statement about the rows of one tenant and service, which are `$1` and `$2`; [`Query::bind`]
+/// goes on with `$3`. What slices use: a statement of theirs cannot be written without a scope.
+pub fn scoped(scope: &Scope, sql: impl Into<Cow<'static, str>>) -> Query {
+    query(sql).bind(scope.tenant()).bind(scope.service())
 }
 
 impl Query {

@@ -1,6 +1,6 @@
 //! The `artifacts` table.
 
-use modelyard_kernel::db::{Conn, Json, Result, Value, query};
+use modelyard_kernel::db::{Conn, Json, Result, Value, scoped};
 use modelyard_kernel::{Scope, Time};
 
 use super::model::{Artifact, ArtifactId, ContentForm};
@@ -28,15 +28,16 @@ pub(super) struct ArtifactRow {
 }
 
 pub(super) async fn insert(conn: &mut Conn, scope: &Scope, row: ArtifactRow) -> Result<Artifact> {
-    query(format!(
+    scoped(
+        scope,
+        format!(
         "INSERT INTO artifacts (tenant_id, service_id, id, parent_id, level, tags, data, revision,
              created_at, updated_at, content_at, content_form, content, content_hash, content_bytes)
          VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $8, $9, $10, $11, $12, $13)
          RETURNING {}",
         Artifact::COLUMNS
-    ))
-    .bind(scope.tenant())
-    .bind(scope.service())
+    ),
+    )
     .bind(row.id)
     .bind(row.parent_id)
     .bind(row.level)
@@ -49,16 +50,17 @@ pub(super) async fn insert(conn: &mut Conn, scope: &Scope, row: ArtifactRow) -> 
 }
 
 pub(super) async fn update(conn: &mut Conn, scope: &Scope, row: ArtifactRow) -> Result<Artifact> {
-    query(format!(
-        "UPDATE artifacts SET parent_id = $4, level = $5, tags = $6, data = $7,
+    scoped(
+        scope,
+        format!(
+            "UPDATE artifacts SET parent_id = $4, level = $5, tags = $6, data = $7,
              revision = revision + 1, updated_at = $8, content_at = $9, content_form = $10,
              content = $11, content_hash = $12, content_bytes = $13
          WHERE tenant_id = $1 AND service_id = $2 AND id = $3
          RETURNING {}",
-        Artifact::COLUMNS
-    ))
-    .bind(scope.tenant())
-    .bind(scope.service())
+            Artifact::COLUMNS
+        ),
+    )
     .bind(row.id)
     .bind(row.parent_id)
     .bind(row.level)
@@ -74,12 +76,20 @@ fn content(row: ContentRow) -> [Value; 5] {
     [row.at.into(), row.form.into(), row.inline.into(), row.hash.into(), row.bytes.into()]
 }
 
-pub(super) async fn find(conn: &mut Conn, scope: &Scope, id: ArtifactId) -> Result<Option<Artifact>> {
+pub(super) async fn find(
+    conn: &mut Conn,
+    scope: &Scope,
+    id: ArtifactId,
+) -> Result<Option<Artifact>> {
     select(conn, scope, id, "").await
 }
 
 /// Finds it, and holds it until the transaction ends.
-pub(super) async fn lock(conn: &mut Conn, scope: &Scope, id: ArtifactId) -> Result<Option<Artifact>> {
+pub(super) async fn lock(
+    conn: &mut Conn,
+    scope: &Scope,
+    id: ArtifactId,
+) -> Result<Option<Artifact>> {
     let suffix = conn.for_update();
     select(conn, scope, id, suffix).await
 }
@@ -90,12 +100,13 @@ async fn select(
     id: ArtifactId,
     suffix: &str,
 ) -> Result<Option<Artifact>> {
-    query(format!(
-        "SELECT {} FROM artifacts WHERE tenant_id = $1 AND service_id = $2 AND id = $3{suffix}",
-        Artifact::COLUMNS
-    ))
-    .bind(scope.tenant())
-    .bind(scope.service())
+    scoped(
+        scope,
+        format!(
+            "SELECT {} FROM artifacts WHERE tenant_id = $1 AND service_id = $2 AND id = $3{suffix}",
+            Artifact::COLUMNS
+        ),
+    )
     .bind(id)
     .fetch_optional(conn)
     .await
@@ -107,11 +118,10 @@ pub(super) async fn inline_content(
     scope: &Scope,
     id: ArtifactId,
 ) -> Result<Option<String>> {
-    let found: Option<(Option<String>,)> = query(
+    let found: Option<(Option<String>,)> = scoped(
+        scope,
         "SELECT content FROM artifacts WHERE tenant_id = $1 AND service_id = $2 AND id = $3",
     )
-    .bind(scope.tenant())
-    .bind(scope.service())
     .bind(id)
     .fetch_optional(conn)
     .await?;
@@ -119,28 +129,38 @@ pub(super) async fn inline_content(
 }
 
 /// An artifact and everything below it.
-pub(super) async fn subtree(conn: &mut Conn, scope: &Scope, id: ArtifactId) -> Result<Vec<Artifact>> {
+pub(super) async fn subtree(
+    conn: &mut Conn,
+    scope: &Scope,
+    id: ArtifactId,
+) -> Result<Vec<Artifact>> {
     let columns = Artifact::COLUMNS.split(", ").map(|it| format!("a.{it}")).collect::<Vec<_>>();
-    query(format!(
-        "WITH RECURSIVE tree (id) AS (
+    scoped(
+        scope,
+        format!(
+            "WITH RECURSIVE tree (id) AS (
              SELECT id FROM artifacts WHERE tenant_id = $1 AND service_id = $2 AND id = $3
              UNION
              SELECT child.id FROM artifacts child JOIN tree ON child.parent_id = tree.id
              WHERE child.tenant_id = $1 AND child.service_id = $2)
          SELECT {} FROM artifacts a JOIN tree ON tree.id = a.id
          WHERE a.tenant_id = $1 AND a.service_id = $2",
-        columns.join(", ")
-    ))
-    .bind(scope.tenant())
-    .bind(scope.service())
+            columns.join(", ")
+        ),
+    )
     .bind(id)
     .fetch_all(conn)
     .await
 }
 
 /// The root of the tree that an artifact is in.
-pub(super) async fn root(conn: &mut Conn, scope: &Scope, id: ArtifactId) -> Result<Option<ArtifactId>> {
-    let found: Option<(ArtifactId,)> = query(
+pub(super) async fn root(
+    conn: &mut Conn,
+    scope: &Scope,
+    id: ArtifactId,
+) -> Result<Option<ArtifactId>> {
+    let found: Option<(ArtifactId,)> = scoped(
+        scope,
         "WITH RECURSIVE line (id, parent_id) AS (
              SELECT id, parent_id FROM artifacts
              WHERE tenant_id = $1 AND service_id = $2 AND id = $3
@@ -150,8 +170,6 @@ pub(super) async fn root(conn: &mut Conn, scope: &Scope, id: ArtifactId) -> Resu
              WHERE parent.tenant_id = $1 AND parent.service_id = $2)
          SELECT id FROM line WHERE parent_id IS NULL",
     )
-    .bind(scope.tenant())
-    .bind(scope.service())
     .bind(id)
     .fetch_optional(conn)
     .await?;
@@ -166,12 +184,11 @@ pub(super) async fn shift_levels(
     by: i64,
 ) -> Result<()> {
     for id in ids {
-        query(
+        scoped(
+            scope,
             "UPDATE artifacts SET level = level + $4
              WHERE tenant_id = $1 AND service_id = $2 AND id = $3",
         )
-        .bind(scope.tenant())
-        .bind(scope.service())
         .bind(*id)
         .bind(by)
         .execute(conn)
@@ -187,12 +204,11 @@ pub(super) async fn orphan_children(
     id: ArtifactId,
     now: Time,
 ) -> Result<()> {
-    query(
+    scoped(
+        scope,
         "UPDATE artifacts SET parent_id = NULL, updated_at = $4, revision = revision + 1
          WHERE tenant_id = $1 AND service_id = $2 AND parent_id = $3",
     )
-    .bind(scope.tenant())
-    .bind(scope.service())
     .bind(id)
     .bind(now)
     .execute(conn)
@@ -201,9 +217,7 @@ pub(super) async fn orphan_children(
 }
 
 pub(super) async fn delete(conn: &mut Conn, scope: &Scope, id: ArtifactId) -> Result<()> {
-    query("DELETE FROM artifacts WHERE tenant_id = $1 AND service_id = $2 AND id = $3")
-        .bind(scope.tenant())
-        .bind(scope.service())
+    scoped(scope, "DELETE FROM artifacts WHERE tenant_id = $1 AND service_id = $2 AND id = $3")
         .bind(id)
         .execute(conn)
         .await

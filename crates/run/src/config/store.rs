@@ -1,6 +1,6 @@
 //! The `configs` table, and which artifacts are linked to them.
 
-use modelyard_kernel::db::{Conn, Json, Result, query};
+use modelyard_kernel::db::{Conn, Json, Result, scoped};
 use modelyard_kernel::{Scope, Time};
 use serde_json::{Map, Value};
 
@@ -18,17 +18,19 @@ pub(super) struct ConfigRow {
 }
 
 /// `None` when the id is taken.
-pub(super) async fn insert(conn: &mut Conn, scope: &Scope, row: ConfigRow) -> Result<Option<Config>> {
+pub(super) async fn insert(
+    conn: &mut Conn,
+    scope: &Scope,
+    row: ConfigRow,
+) -> Result<Option<Config>> {
     let ConfigRow { id, name, tags, data, now } = row;
-    query(format!(
+    scoped(scope, format!(
         "INSERT INTO configs (tenant_id, service_id, id, name, tags, data, revision, created_at, updated_at)
          VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $7)
          ON CONFLICT (tenant_id, service_id, id) DO NOTHING
          RETURNING {}",
         Config::COLUMNS
     ))
-    .bind(scope.tenant())
-    .bind(scope.service())
     .bind(id)
     .bind(name)
     .bind(tags)
@@ -40,14 +42,12 @@ pub(super) async fn insert(conn: &mut Conn, scope: &Scope, row: ConfigRow) -> Re
 
 pub(super) async fn update(conn: &mut Conn, scope: &Scope, row: ConfigRow) -> Result<Config> {
     let ConfigRow { id, name, tags, data, now } = row;
-    query(format!(
+    scoped(scope, format!(
         "UPDATE configs SET name = $4, tags = $5, data = $6, revision = revision + 1, updated_at = $7
          WHERE tenant_id = $1 AND service_id = $2 AND id = $3
          RETURNING {}",
         Config::COLUMNS
     ))
-    .bind(scope.tenant())
-    .bind(scope.service())
     .bind(id)
     .bind(name)
     .bind(tags)
@@ -73,21 +73,20 @@ async fn select(
     id: ConfigId,
     suffix: &str,
 ) -> Result<Option<Config>> {
-    query(format!(
-        "SELECT {} FROM configs WHERE tenant_id = $1 AND service_id = $2 AND id = $3{suffix}",
-        Config::COLUMNS
-    ))
-    .bind(scope.tenant())
-    .bind(scope.service())
+    scoped(
+        scope,
+        format!(
+            "SELECT {} FROM configs WHERE tenant_id = $1 AND service_id = $2 AND id = $3{suffix}",
+            Config::COLUMNS
+        ),
+    )
     .bind(id)
     .fetch_optional(conn)
     .await
 }
 
 pub(super) async fn delete(conn: &mut Conn, scope: &Scope, id: ConfigId) -> Result<()> {
-    query("DELETE FROM configs WHERE tenant_id = $1 AND service_id = $2 AND id = $3")
-        .bind(scope.tenant())
-        .bind(scope.service())
+    scoped(scope, "DELETE FROM configs WHERE tenant_id = $1 AND service_id = $2 AND id = $3")
         .bind(id)
         .execute(conn)
         .await
@@ -95,13 +94,16 @@ pub(super) async fn delete(conn: &mut Conn, scope: &Scope, id: ConfigId) -> Resu
 }
 
 /// The roots that are linked to a config, oldest first.
-pub(super) async fn linked(conn: &mut Conn, scope: &Scope, id: ConfigId) -> Result<Vec<ArtifactId>> {
-    let found: Vec<(ArtifactId,)> = query(
+pub(super) async fn linked(
+    conn: &mut Conn,
+    scope: &Scope,
+    id: ConfigId,
+) -> Result<Vec<ArtifactId>> {
+    let found: Vec<(ArtifactId,)> = scoped(
+        scope,
         "SELECT artifact_id FROM config_artifacts
          WHERE tenant_id = $1 AND service_id = $2 AND config_id = $3 ORDER BY artifact_id",
     )
-    .bind(scope.tenant())
-    .bind(scope.service())
     .bind(id)
     .fetch_all(conn)
     .await?;
@@ -114,14 +116,15 @@ pub(super) async fn find_linked(
     scope: &Scope,
     root: ArtifactId,
 ) -> Result<Option<Config>> {
-    query(format!(
-        "SELECT {} FROM configs WHERE tenant_id = $1 AND service_id = $2 AND id = (
+    scoped(
+        scope,
+        format!(
+            "SELECT {} FROM configs WHERE tenant_id = $1 AND service_id = $2 AND id = (
              SELECT config_id FROM config_artifacts
              WHERE tenant_id = $1 AND service_id = $2 AND artifact_id = $3)",
-        Config::COLUMNS
-    ))
-    .bind(scope.tenant())
-    .bind(scope.service())
+            Config::COLUMNS
+        ),
+    )
     .bind(root)
     .fetch_optional(conn)
     .await
@@ -133,12 +136,11 @@ pub(super) async fn link(
     id: ConfigId,
     artifact: ArtifactId,
 ) -> Result<()> {
-    query(
+    scoped(
+        scope,
         "INSERT INTO config_artifacts (tenant_id, service_id, config_id, artifact_id)
          VALUES ($1, $2, $3, $4)",
     )
-    .bind(scope.tenant())
-    .bind(scope.service())
     .bind(id)
     .bind(artifact)
     .execute(conn)
@@ -153,12 +155,11 @@ pub(super) async fn unlink(
     id: ConfigId,
     artifact: ArtifactId,
 ) -> Result<bool> {
-    let gone = query(
+    let gone = scoped(
+        scope,
         "DELETE FROM config_artifacts
          WHERE tenant_id = $1 AND service_id = $2 AND config_id = $3 AND artifact_id = $4",
     )
-    .bind(scope.tenant())
-    .bind(scope.service())
     .bind(id)
     .bind(artifact)
     .execute(conn)

@@ -1,6 +1,6 @@
 //! The `tasks` table.
 
-use modelyard_kernel::db::{Conn, Json, Result, query};
+use modelyard_kernel::db::{Conn, Json, Result, scoped};
 use modelyard_kernel::{Scope, Time};
 use serde_json::{Map, Value};
 
@@ -20,16 +20,17 @@ pub(super) struct TaskRow {
 /// `None` when the id is taken.
 pub(super) async fn insert(conn: &mut Conn, scope: &Scope, row: TaskRow) -> Result<Option<Task>> {
     let TaskRow { id, command, task_type, parameters, enabled, now } = row;
-    query(format!(
-        "INSERT INTO tasks (tenant_id, service_id, id, command, task_type, parameters, enabled,
+    scoped(
+        scope,
+        format!(
+            "INSERT INTO tasks (tenant_id, service_id, id, command, task_type, parameters, enabled,
                             revision, created_at, updated_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $8)
          ON CONFLICT (tenant_id, service_id, id) DO NOTHING
          RETURNING {}",
-        Task::COLUMNS
-    ))
-    .bind(scope.tenant())
-    .bind(scope.service())
+            Task::COLUMNS
+        ),
+    )
     .bind(id)
     .bind(command)
     .bind(task_type)
@@ -43,15 +44,16 @@ pub(super) async fn insert(conn: &mut Conn, scope: &Scope, row: TaskRow) -> Resu
 /// Parameters that are absent stay as they are.
 pub(super) async fn update(conn: &mut Conn, scope: &Scope, row: TaskRow) -> Result<Task> {
     let TaskRow { id, command, task_type, parameters, enabled, now } = row;
-    query(format!(
-        "UPDATE tasks SET command = $4, task_type = $5, parameters = COALESCE($6, parameters),
+    scoped(
+        scope,
+        format!(
+            "UPDATE tasks SET command = $4, task_type = $5, parameters = COALESCE($6, parameters),
                 enabled = $7, revision = revision + 1, updated_at = $8
          WHERE tenant_id = $1 AND service_id = $2 AND id = $3
          RETURNING {}",
-        Task::COLUMNS
-    ))
-    .bind(scope.tenant())
-    .bind(scope.service())
+            Task::COLUMNS
+        ),
+    )
     .bind(id)
     .bind(command)
     .bind(task_type)
@@ -73,21 +75,20 @@ pub(super) async fn lock(conn: &mut Conn, scope: &Scope, id: TaskId) -> Result<O
 }
 
 async fn select(conn: &mut Conn, scope: &Scope, id: TaskId, suffix: &str) -> Result<Option<Task>> {
-    query(format!(
-        "SELECT {} FROM tasks WHERE tenant_id = $1 AND service_id = $2 AND id = $3{suffix}",
-        Task::COLUMNS
-    ))
-    .bind(scope.tenant())
-    .bind(scope.service())
+    scoped(
+        scope,
+        format!(
+            "SELECT {} FROM tasks WHERE tenant_id = $1 AND service_id = $2 AND id = $3{suffix}",
+            Task::COLUMNS
+        ),
+    )
     .bind(id)
     .fetch_optional(conn)
     .await
 }
 
 pub(super) async fn delete(conn: &mut Conn, scope: &Scope, id: TaskId) -> Result<()> {
-    query("DELETE FROM tasks WHERE tenant_id = $1 AND service_id = $2 AND id = $3")
-        .bind(scope.tenant())
-        .bind(scope.service())
+    scoped(scope, "DELETE FROM tasks WHERE tenant_id = $1 AND service_id = $2 AND id = $3")
         .bind(id)
         .execute(conn)
         .await
