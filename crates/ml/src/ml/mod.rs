@@ -26,6 +26,7 @@ use modelyard_run::frame::Frame;
 use modelyard_run::runner::{ArchiveLimits, Run, RunError, Runner, Workspace};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 pub use model::{PredictRequest, Submitted, TrainRequest, ValidateRequest, Validation};
 
@@ -53,6 +54,9 @@ struct Inner {
     configs: Configs,
     artifacts: Artifacts,
     model: Model,
+    /// Places for validations: they run the model's code while their clients wait, so no queue of
+    /// jobs bounds them.
+    validating: Semaphore,
     trainings: Counter,
     predictions: Counter,
 }
@@ -95,7 +99,19 @@ impl Ml {
     ) -> Self {
         let trainings = Counter::new("ml_train_jobs_total", "Trainings that were asked for.");
         let predictions = Counter::new("ml_predict_jobs_total", "Predictions that were asked for.");
-        Self(Arc::new(Inner { db, clock, jobs, configs, artifacts, model, trainings, predictions }))
+        let places = std::thread::available_parallelism().map_or(2, |it| it.get().max(2));
+        let validating = Semaphore::new(places);
+        Self(Arc::new(Inner {
+            db,
+            clock,
+            jobs,
+            configs,
+            artifacts,
+            model,
+            validating,
+            trainings,
+            predictions,
+        }))
     }
 
     /// What this slice brings.

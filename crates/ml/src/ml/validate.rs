@@ -17,6 +17,7 @@ impl Ml {
     /// When the model's own check fails.
     pub async fn validate(&self, caller: &Caller, request: ValidateRequest) -> Result<Validation> {
         caller.permit(READ)?;
+        let _place = self.0.validating.acquire().await.map_err(Failure::internal)?;
         let diagnostics = match request {
             ValidateRequest::Train(it) => self.validate_train(caller, it).await?,
             ValidateRequest::Predict(it) => self.validate_predict(caller, it).await?,

@@ -1,5 +1,6 @@
 //! `modelyard serve`.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -53,7 +54,8 @@ impl Serve {
             services.push(Service::from_project(Project::load_with(dir, &load)?)?);
         }
         let server = Server::start(services, settings).await?;
-        print!("{}", server.greeting());
+        // That nobody reads it is no reason not to serve.
+        let _unread = std::io::stdout().write_all(server.greeting().as_bytes());
         server.run().await;
         Ok(())
     }

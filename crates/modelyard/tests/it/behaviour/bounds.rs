@@ -1,11 +1,14 @@
 //! There is an end to everything that clients can take: places in the queue, connections, time.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use http::Method;
-use modelyard::Server;
+use modelyard::{Server, Service, ServiceInfo, functions};
 use modelyard_testkit::{TestDatabase, TestResponse, on_both_databases, run};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -152,6 +155,39 @@ fn an_answer_that_does_not_come_is_given_up_and_its_work_with_it() {
         let work = database.dir().join("data/work");
         until("its workspace is gone", async || fs_err::read_dir(&work).unwrap().next().is_none())
             .await;
+        server.stop().await;
+    });
+}
+
+#[test]
+fn validations_beyond_the_bound_wait_their_turn() {
+    run(async {
+        let database = TestDatabase::sqlite().await;
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (counted, seen) = (now.clone(), most.clone());
+        let validate = move |_: Value, _| {
+            let (now, most) = (counted.clone(), seen.clone());
+            async move {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                now.fetch_sub(1, Ordering::SeqCst);
+                Ok(Vec::new())
+            }
+        };
+        let runner = functions(
+            |_: Value, _| async { Ok(()) },
+            |_: Value, (): (), it| async move { Ok(it.future) },
+        );
+        let builder = Service::builder(ServiceInfo::new("behaviour", "Behaviour"));
+        let service = builder.runner(runner.validate_train(validate)).build().unwrap();
+        let (server, client) = start(service, settings(&database)).await;
+        let mut body = train_body(&config(&client, json!({})).await);
+        body["type"] = json!("train");
+        for answer in join_all((0..40).map(|_| client.post("/api/v1/ml/$validate", &body))).await {
+            answer.expect(200);
+        }
+        let places = std::thread::available_parallelism().unwrap().get().max(2);
+        assert_eq!(most.load(Ordering::SeqCst), places);
         server.stop().await;
     });
 }

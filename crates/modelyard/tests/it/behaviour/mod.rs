@@ -5,6 +5,7 @@ mod bad_input;
 mod bad_paths;
 mod bounds;
 mod cancelling;
+mod computing;
 mod concurrency;
 mod content;
 mod frames;

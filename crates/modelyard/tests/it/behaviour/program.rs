@@ -93,8 +93,10 @@ impl Drop for Project {
 /// `modelyard serve` on a free port, with nothing of the tester's environment but the path.
 pub fn serve(project: &Path, data: &Path) -> Command {
     let mut command = Command::new(BINARY);
-    command.arg("serve").arg(project).args(["--port", "0"]).arg("--data-dir").arg(data);
-    plain(command)
+    command.arg("serve").arg(project).arg("--data-dir").arg(data);
+    let mut command = plain(command);
+    command.env("MODELYARD_SERVER__PORT", "0");
+    command
 }
 
 /// A command without the tester's environment, ended with the test.

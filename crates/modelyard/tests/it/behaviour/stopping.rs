@@ -1,9 +1,10 @@
 //! A stop by signal, as a supervisor does it: everything ends, in time, and leaves nothing.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use modelyard_testkit::{on_both_databases, run};
+use modelyard_testkit::{TestClient, on_both_databases, run};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -110,6 +111,24 @@ fn a_request_that_is_being_answered_is_answered() {
         socket.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
         assert_eq!(program.ended(Duration::from_secs(5)).await.code(), Some(0));
+    });
+}
+
+#[test]
+fn it_serves_although_nobody_reads_what_it_says() {
+    run(async {
+        let project = Project::new("");
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = project.serve();
+        let mut child =
+            command.arg("--port").arg(port.to_string()).stdout(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let address = format!("127.0.0.1:{port}");
+        until("it listens", async || TcpStream::connect(&address).await.is_ok()).await;
+        let client = TestClient::new(format!("http://{address}"));
+        client.get("/health").await.expect(200);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(child.try_wait().unwrap().is_none(), "it has ended");
     });
 }
 
