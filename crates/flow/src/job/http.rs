@@ -4,18 +4,20 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{OriginalUri, Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use http::{HeaderMap, header};
-use modelyard_kernel::form::{Bounds, Query, Report, query_enum, query_float};
+use modelyard_kernel::bulk::{Bulk, Outcomes};
+use modelyard_kernel::form::{Bounds, Node, Query, Report, query_enum, query_float};
 use modelyard_kernel::list::{Direction, Field, FieldKind, Fields, ListQuery};
 use modelyard_kernel::reply::{self, Conditions};
-use modelyard_kernel::{Caller, Failure, Kind, Result, Ulid};
+use modelyard_kernel::{Caller, Failure, JsonBody, Kind, Result, Ulid};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Job, JobId, JobStatus, Jobs};
+use super::{Job, JobId, JobStatus, Jobs, WRITE};
 
 /// What lists of jobs may be asked.
 pub static FIELDS: Fields = Fields {
@@ -44,9 +46,35 @@ pub static FIELDS: Fields = Fields {
     default_sort: ("submitted_at", Direction::Desc),
 };
 
+/// Several jobs to cancel and remove.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "documents what `change_jobs` takes")]
+struct JobsBulkIn {
+    /// All or nothing; false unless given.
+    #[schema(default = false)]
+    atomic: Option<bool>,
+    /// Done one after the other, in this order.
+    #[schema(max_items = 1000)]
+    operations: Vec<JobOperationIn>,
+}
+
+/// One of them.
+#[derive(ToSchema)]
+#[serde(tag = "op", rename_all = "lowercase")]
+#[expect(dead_code, reason = "documents what `change_jobs` takes")]
+enum JobOperationIn {
+    /// A job cancelled and removed.
+    Delete {
+        /// Which one.
+        #[schema(example = "01M7W2GK1CC2HZY9FECP19MYJK")]
+        id: String,
+    },
+}
+
 pub(super) fn routes(jobs: Jobs) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(list_jobs))
+        .routes(routes!(change_jobs))
         .routes(routes!(get_job_schema))
         .routes(routes!(get_job, delete_job))
         .routes(routes!(stream_job))
@@ -76,6 +104,29 @@ async fn list_jobs(
     }
     let listed = jobs.list(&caller, &query).await?;
     Ok(reply::json_bytes(&Conditions::of(&headers), listed.to_json(&query)?))
+}
+
+/// Cancel and remove several jobs
+///
+/// Each with a result of its own, or all or nothing. Jobs come of training, prediction and tasks, so
+/// `delete` is the only operation.
+#[utoipa::path(post, path = "/api/v1/jobs/$bulk", tag = "jobs", request_body = JobsBulkIn,
+    responses((status = 200, body = Outcomes)))]
+async fn change_jobs(
+    State(jobs): State<Jobs>,
+    caller: Caller,
+    OriginalUri(uri): OriginalUri,
+    body: JsonBody,
+) -> Result<Response> {
+    caller.permit(WRITE)?;
+    let refuse = |node: Node<'_>| -> Option<Infallible> {
+        node.fail("value_error", "Jobs can only be deleted", None);
+        None
+    };
+    let bulk = body.read(|node| Bulk::read(node, refuse))?;
+    let atomic = bulk.atomic;
+    let results = jobs.change(&caller, bulk).await?;
+    Ok(axum::Json(Outcomes::new(results, atomic, &uri)).into_response())
 }
 
 /// The JSON schema of a list of jobs

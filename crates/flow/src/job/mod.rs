@@ -10,15 +10,18 @@ mod store;
 mod worker;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use modelyard_kernel::bulk::{Bulk, Operation};
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
     Background, Caller, Clock, Conn, Db, Failure, Kind, Part, Permission, Result, Work,
 };
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -200,6 +203,56 @@ impl Jobs {
             self.cancel(id).await?;
         }
         Ok(())
+    }
+
+    /// Cancels and removes several jobs; on request all or nothing.
+    ///
+    /// # Errors
+    /// When the database refuses; what single operations come to is in the answer.
+    pub async fn change(
+        &self,
+        caller: &Caller,
+        bulk: Bulk<Infallible>,
+    ) -> Result<Vec<Result<(u16, Option<Value>)>>> {
+        let ids = bulk.operations.into_iter().map(|operation| match operation {
+            Operation::Delete(id) => JobId(id),
+            Operation::Create(never) | Operation::Update(_, never) => match never {},
+        });
+        if bulk.atomic {
+            return self.delete_together(caller, ids.collect()).await;
+        }
+        let mut results = Vec::with_capacity(ids.len());
+        for id in ids {
+            let done = self.delete(caller, id, &Conditions::default()).await;
+            results.push(done.map(|()| (204, None)));
+        }
+        Ok(results)
+    }
+
+    /// Removes several records in one transaction, then cancels what runs.
+    async fn delete_together(
+        &self,
+        caller: &Caller,
+        ids: Vec<JobId>,
+    ) -> Result<Vec<Result<(u16, Option<Value>)>>> {
+        let scope = caller.permit(WRITE)?;
+        let mut results = Vec::with_capacity(ids.len());
+        let mut tx = self.0.db.begin().await?;
+        for id in &ids {
+            if store::lock(&mut tx, scope, *id).await?.is_none() {
+                results.push(Err(missing(*id)));
+                // Nothing after a failure matters: it will all be undone.
+                results.resize_with(ids.len(), || Ok((424, None)));
+                return Ok(results);
+            }
+            store::delete(&mut tx, scope, *id).await?;
+            results.push(Ok((204, None)));
+        }
+        tx.commit().await?;
+        for id in ids {
+            self.cancel(id).await?;
+        }
+        Ok(results)
     }
 
     /// Cancels what runs in this process and waits for it.

@@ -135,6 +135,7 @@ impl Blobs {
         scope: &Scope,
         stored: &Stored,
     ) -> Result<BlobRef, Failure> {
+        stored.mark_referred();
         let kept = store::refer(conn, scope, stored, self.clock.now()).await?;
         if kept != stored.key {
             stored.mark_duplicate();

@@ -21,12 +21,16 @@ pub struct Upload {
     /// The bytes while they are few; later they go to `parts`.
     buffer: BytesMut,
     parts: Option<WriteMultipart>,
+    /// Bytes of one part, of which several are in flight.
+    part: usize,
 }
 
 impl Upload {
     pub(super) fn new(blobs: &Blobs, key: &str) -> Self {
         let objects = Arc::clone(&blobs.objects);
-        Self { objects, path: blobs.path(key), buffer: BytesMut::new(), parts: None }
+        // No object store takes smaller ones; a directory does.
+        let part = if blobs.directory.is_some() { CHUNK } else { 5 * CHUNK };
+        Self { objects, path: blobs.path(key), buffer: BytesMut::new(), parts: None, part }
     }
 
     /// Takes the next bytes.
@@ -38,9 +42,9 @@ impl Upload {
             return put(parts, bytes).await;
         }
         self.buffer.extend_from_slice(&bytes);
-        if self.buffer.len() >= 5 * CHUNK {
+        if self.buffer.len() >= self.part {
             let upload = self.objects.put_multipart(&self.path).await.map_err(refused)?;
-            let parts = self.parts.insert(WriteMultipart::new(upload));
+            let parts = self.parts.insert(WriteMultipart::new_with_chunk_size(upload, self.part));
             put(parts, self.buffer.split().freeze()).await?;
         }
         Ok(())

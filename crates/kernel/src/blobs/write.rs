@@ -1,7 +1,6 @@
 //! Taking content in.
 
 use std::io::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
@@ -32,7 +31,10 @@ pub struct BlobWriter {
     upload: Upload,
 }
 
-/// Content that is stored but that no row refers to yet. When no row ever does, it is removed.
+/// Content that is stored but that no row refers to yet.
+///
+/// Dropped before any row was to refer to it, such as when a client hangs up, it leaves nothing
+/// behind in a directory. Afterwards [`Stored::settle`] decides, since the transaction's end does.
 #[derive(Debug)]
 pub struct Stored {
     pub(super) blob: BlobRef,
@@ -40,7 +42,9 @@ pub struct Stored {
     pub(super) compressed: bool,
     pub(super) chunks: Vec<Chunk>,
     pub(super) stored_bytes: u64,
-    duplicate: Arc<AtomicBool>,
+    duplicate: AtomicBool,
+    /// Whether nothing but this knows of the object.
+    unreferred: AtomicBool,
     blobs: Blobs,
 }
 
@@ -50,6 +54,10 @@ impl Stored {
         &self.blob
     }
 
+    pub(super) fn mark_referred(&self) {
+        self.unreferred.store(false, Ordering::Relaxed);
+    }
+
     pub(super) fn mark_duplicate(&self) {
         self.duplicate.store(true, Ordering::Relaxed);
     }
@@ -57,8 +65,20 @@ impl Stored {
     /// Removes the object when its content was stored before, or when `used` is false since the
     /// transaction that was to refer to it failed.
     pub async fn settle(self, used: bool) {
+        self.mark_referred();
         if !used || self.duplicate.load(Ordering::Relaxed) {
             self.blobs.remove(&self.key).await;
+        }
+    }
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        if *self.unreferred.get_mut()
+            && let Some(directory) = &self.blobs.directory
+            && let Err(error) = fs_err::remove_file(directory.join(&self.key))
+        {
+            tracing::warn!(%error, "content that nobody refers to could not be removed");
         }
     }
 }
@@ -121,7 +141,8 @@ impl BlobWriter {
             compressed: self.compress.unwrap_or(false),
             chunks: self.chunks,
             stored_bytes: self.stored,
-            duplicate: Arc::default(),
+            duplicate: AtomicBool::new(false),
+            unreferred: AtomicBool::new(true),
             blobs: self.blobs,
         })
     }

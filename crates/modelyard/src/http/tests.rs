@@ -22,7 +22,7 @@ fn routes() -> Router {
     Router::new()
         .route("/health", get(|| async { "healthy" }))
         .route("/things", get(|caller: Caller| async move { caller.subject().to_owned() }))
-        .route("/things", post(async |body: JsonBody| body.into_inner().to_string()))
+        .route("/things", post(async |body: JsonBody| body.read(|it| Some(it.value().to_string()))))
         .route("/things/$train", post(|| async { "trained" }))
         .route("/things/$upload", post(async |body: Bytes| body.len().to_string()))
         .route("/things/{id}", get(async |Path(id): Path<String>| id))

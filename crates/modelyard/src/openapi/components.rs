@@ -18,26 +18,46 @@ pub(super) fn add(root: &mut Map<String, Value>, about: &About) -> Result<()> {
     for (name, schema) in described {
         add_to(root, "schemas", &name, serde_json::to_value(schema)?);
     }
-    add_to(root, "schemas", "Ulid", json!({
-        "type": "string",
-        "pattern": ULID,
-        "description": "An id, in the order of time.",
-        "example": "01M7W2GJGNPH03KT3S3W4GRB46",
-    }));
+    add_to(
+        root,
+        "schemas",
+        "Ulid",
+        json!({
+            "type": "string",
+            "pattern": ULID,
+            "description": "An id, in the order of time.",
+            "example": "01M7W2GJGNPH03KT3S3W4GRB46",
+        }),
+    );
     add_config(root, &about.config);
-    add_to(root, "headers", "RequestId", json!({
-        "description": "The request's id, which the log of the server knows.",
-        "required": true,
-        "schema": {"$ref": "#/components/schemas/Ulid"},
-    }));
-    add_to(root, "headers", "ETag", json!({
-        "description": "Names this state of what was asked for.",
-        "schema": {"type": "string", "example": "\"01M7W2GJGNPH03KT3S3W4GRB46-1\""},
-    }));
-    add_to(root, "headers", "Location", json!({
-        "description": "Where the new one is.",
-        "schema": {"type": "string", "format": "uri"},
-    }));
+    add_to(
+        root,
+        "headers",
+        "RequestId",
+        json!({
+            "description": "The request's id, which the log of the server knows.",
+            "required": true,
+            "schema": {"$ref": "#/components/schemas/Ulid"},
+        }),
+    );
+    add_to(
+        root,
+        "headers",
+        "ETag",
+        json!({
+            "description": "Names this state of what was asked for.",
+            "schema": {"type": "string", "example": "\"01M7W2GJGNPH03KT3S3W4GRB46-1\""},
+        }),
+    );
+    add_to(
+        root,
+        "headers",
+        "Location",
+        json!({
+            "description": "Where the new one is.",
+            "schema": {"type": "string", "format": "uri"},
+        }),
+    );
     for (name, parameter) in conditions::parameters().into_iter().chain(lists::parameters()) {
         add_to(root, "parameters", name, parameter);
     }
@@ -69,7 +89,8 @@ fn add_config(root: &mut Map<String, Value>, schema: &Value) {
 /// Every property that has a default.
 fn example_of(schema: &Value) -> Value {
     let properties = schema["properties"].as_object().into_iter().flatten();
-    let defaults = properties.filter_map(|(name, it)| Some((name.clone(), it.get("default")?.clone())));
+    let defaults =
+        properties.filter_map(|(name, it)| Some((name.clone(), it.get("default")?.clone())));
     Value::Object(defaults.collect())
 }
 

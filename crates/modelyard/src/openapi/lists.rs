@@ -23,9 +23,7 @@ fn fields(id: &str) -> Option<&'static Fields> {
 
 /// Parameters of every list.
 pub(super) fn parameters() -> [(&'static str, Value); 5] {
-    let parameter = |name: &str, description: String, schema: Value| {
-        json!({"name": name, "in": "query", "description": description, "schema": schema})
-    };
+    let parameter = |name: &str, description: String, schema: Value| json!({"name": name, "in": "query", "description": description, "schema": schema});
     [
         ("Page", parameter(
             "page",
@@ -72,7 +70,9 @@ pub(super) fn describe(operation: &mut Operation<'_>, schemas: &mut Map<String, 
     let json = content.and_then(|it| it.get_mut("application/json")).and_then(Value::as_object_mut);
     let Some(json) = json else { return };
     let item = json.get("schema").and_then(|it| it["items"]["$ref"].as_str());
-    let Some(item) = item.and_then(|it| it.rsplit('/').next()).map(ToOwned::to_owned) else { return };
+    let Some(item) = item.and_then(|it| it.rsplit('/').next()).map(ToOwned::to_owned) else {
+        return;
+    };
     json.insert("schema".to_owned(), answers(&item, schemas));
 }
 
@@ -95,7 +95,8 @@ fn filter(name: &str, kind: FieldKind) -> Value {
 }
 
 fn sort(fields: &Fields) -> Value {
-    let names: Vec<&str> = fields.fields.iter().filter(|it| it.sortable).map(|it| it.name).collect();
+    let names: Vec<&str> =
+        fields.fields.iter().filter(|it| it.sortable).map(|it| it.name).collect();
     let example = format!("{}:desc", names.last().unwrap_or(&"id"));
     json!({
         "name": "sort",

@@ -43,6 +43,7 @@ pub(super) fn responses() -> impl Iterator<Item = (&'static str, Value)> {
             },
         });
         let header = match *status {
+            "416" => ("content-range", "How many bytes there are.", "string"),
             "401" => ("www-authenticate", "Which header the key belongs in.", "string"),
             "429" | "503" => ("retry-after", "Seconds to wait.", "integer"),
             _ => return (*name, response),

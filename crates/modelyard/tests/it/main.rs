@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests panic loudly")]
 
+mod api;
+mod architecture;
 mod artifact_model;
 mod behaviour;
+mod docs;
 mod peer_model;
 mod task_model;
 mod transcripts;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use modelyard_kernel::blobs::BlobRead;
 use modelyard_kernel::reply::Conditions;
@@ -22,14 +23,17 @@ const MAX_CONVERTED: u64 = 512 << 20;
 pub(super) async fn respond(it: Rendered, headers: &HeaderMap) -> Result<Response> {
     let Rendered { artifact, content } = it;
     if !artifact.has_fields() {
-        return Err(Failure::bad_request("content_missing", "Artifact has no downloadable content"));
+        return Err(Failure::bad_request(
+            "content_missing",
+            "Artifact has no downloadable content",
+        ));
     }
     let fields = artifact.fields();
     let media = fields.get("content_type").and_then(Value::as_str);
     let media = media.unwrap_or("application/octet-stream").to_owned();
     let content = content.ok_or_else(no_content)?;
     let mut response = match (artifact.content_form, content) {
-        (Some(ContentForm::Bytes), Content::Blob(blob)) => binary(&blob, headers)?,
+        (Some(ContentForm::Bytes), Content::Blob(blob)) => binary(&blob, headers).await?,
         (Some(ContentForm::Bytes), Content::Inline(bytes)) => Body::from(bytes).into_response(),
         (form, content) => {
             let json = content.bytes(MAX_CONVERTED).await?;
@@ -53,7 +57,10 @@ pub(super) async fn respond(it: Rendered, headers: &HeaderMap) -> Result<Respons
         HeaderValue::from_str(&kind)
             .unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream")),
     );
-    to.insert(header::CONTENT_DISPOSITION, HeaderValue::from_str(&name).map_err(Failure::internal)?);
+    to.insert(
+        header::CONTENT_DISPOSITION,
+        HeaderValue::from_str(&name).map_err(Failure::internal)?,
+    );
     to.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Ok(response)
 }
@@ -97,11 +104,14 @@ fn convert(form: Option<ContentForm>, json: &[u8], media: &str) -> Result<Vec<u8
         Value::Number(it) if it.is_f64() => "float",
         Value::Number(_) => "int",
     };
-    Err(Failure::bad_request("content_not_a_file", format!("Cannot serialize content of type {kind}")))
+    Err(Failure::bad_request(
+        "content_not_a_file",
+        format!("Cannot serialize content of type {kind}"),
+    ))
 }
 
 /// Streams a blob: all of it, or the one range that is asked for.
-fn binary(blob: &BlobRead, headers: &HeaderMap) -> Result<Response> {
+async fn binary(blob: &BlobRead, headers: &HeaderMap) -> Result<Response> {
     let etag = format!("\"{}\"", blob.hash());
     let size = blob.size_bytes();
     if Conditions::of(headers).is_fresh(&etag) {
@@ -110,7 +120,10 @@ fn binary(blob: &BlobRead, headers: &HeaderMap) -> Result<Response> {
     let if_range = headers.get(header::IF_RANGE).and_then(|it| it.to_str().ok());
     let asked = headers.get(header::RANGE).and_then(|it| it.to_str().ok());
     let range = match asked.filter(|_| if_range.is_none_or(|it| it == etag)) {
-        Some(text) => read_range(text, size)?,
+        Some(text) => match read_range(text, size) {
+            Ok(range) => range,
+            Err(failure) => return Ok(unsatisfiable(failure, size)),
+        },
         None => None,
     };
     let (status, part) = match range {
@@ -118,7 +131,11 @@ fn binary(blob: &BlobRead, headers: &HeaderMap) -> Result<Response> {
         None => (StatusCode::OK, 0..size),
     };
     let length = part.end - part.start;
-    let mut response = (status, Body::from_stream(blob.stream(part.clone()))).into_response();
+    // Damage at the beginning is still an answer; later it can only cut the answer off.
+    let mut rest = Box::pin(blob.stream(part.clone()));
+    let first = rest.next().await.transpose().map_err(Failure::internal)?;
+    let body = Body::from_stream(stream::iter(first.map(Ok)).chain(rest));
+    let mut response = (status, body).into_response();
     let to = response.headers_mut();
     to.insert(header::CONTENT_LENGTH, length.into());
     to.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
@@ -130,6 +147,15 @@ fn binary(blob: &BlobRead, headers: &HeaderMap) -> Result<Response> {
         to.insert(header::CONTENT_RANGE, HeaderValue::from_str(&text).map_err(Failure::internal)?);
     }
     Ok(response)
+}
+
+/// A refusal that says how many bytes there are, for clients that did not know.
+fn unsatisfiable(failure: Failure, size: u64) -> Response {
+    let mut response = failure.into_response();
+    if let Ok(text) = HeaderValue::try_from(format!("bytes */{size}")) {
+        response.headers_mut().insert(header::CONTENT_RANGE, text);
+    }
+    response
 }
 
 /// Reads `bytes=a-b`, `bytes=a-` and `bytes=-n` (RFC 9110 §14.1). What is no such range, or more

@@ -14,16 +14,14 @@ mod store;
 use modelyard_kernel::bulk::Operation;
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
-use modelyard_kernel::{
-    Blobs, Caller, Clock, Conn, Db, Failure, Part, Permission, Result, Scope,
-};
+use modelyard_kernel::{Blobs, Caller, Clock, Conn, Db, Failure, Part, Permission, Result, Scope};
 
 use serde_json::Value;
 
-pub use content::{Content, NewContent};
 use content::Prepared;
-pub use model::{Artifact, ArtifactId, ArtifactNode, ContentForm, Hierarchy, NewArtifact};
+pub use content::{Content, NewContent};
 use model::Parts;
+pub use model::{Artifact, ArtifactId, ArtifactNode, ContentForm, Hierarchy, NewArtifact};
 pub use render::Rendered;
 use store::ArtifactRow;
 
@@ -265,7 +263,12 @@ impl Artifacts {
         Ok(level)
     }
 
-    async fn level(&self, conn: &mut Conn, scope: &Scope, parent: Option<ArtifactId>) -> Result<i64> {
+    async fn level(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        parent: Option<ArtifactId>,
+    ) -> Result<i64> {
         let Some(parent) = parent else { return model::level_below(None) };
         let parent = store::lock(conn, scope, parent).await?;
         let parent = parent.ok_or_else(|| constraint("foreign_key"))?;
@@ -339,22 +342,28 @@ impl Artifacts {
         let mut results = Vec::with_capacity(drafts.len());
         let mut kept = Vec::with_capacity(drafts.len());
         let mut tx = self.db.begin().await?;
+        let mut good = true;
         for draft in drafts {
-            results.push(match draft {
-                // Nothing after a failure matters: it will all be undone.
-                _ if results.iter().any(Result::is_err) => Ok((424, None)),
-                Err(refused) => Err(refused),
+            let done = match draft {
                 Ok((status, step)) => {
-                    let done = self.step(&mut tx, scope, status, &step).await;
+                    // Nothing after a failure matters: it will all be undone.
+                    let done = match good {
+                        true => self.step(&mut tx, scope, status, &step).await,
+                        false => Ok((424, None)),
+                    };
                     kept.extend(step.ok());
                     done
                 }
-            });
+                Err(refused) => Err(refused),
+            };
+            good &= done.is_ok();
+            results.push(done);
         }
         let mut written = Ok(());
-        let good = results.iter().all(Result::is_ok);
         if good {
             written = tx.commit().await.map_err(Failure::from);
+        } else {
+            drop(tx);
         }
         let stands = good && written.as_ref().err().is_none_or(Failure::is_uncertain);
         for draft in kept {
@@ -392,7 +401,12 @@ impl Artifacts {
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn delete_tree(&self, conn: &mut Conn, scope: &Scope, root: ArtifactId) -> Result<()> {
+    pub async fn delete_tree(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        root: ArtifactId,
+    ) -> Result<()> {
         for artifact in store::subtree(conn, scope, root).await? {
             self.remove(conn, scope, &artifact).await?;
         }
@@ -479,7 +493,8 @@ fn taken(id: ArtifactId) -> Failure {
 }
 
 fn constraint(name: &'static str) -> Failure {
-    Failure::conflict("data_conflict", "Entity violates a database constraint").with_constraint(name)
+    Failure::conflict("data_conflict", "Entity violates a database constraint")
+        .with_constraint(name)
 }
 
 fn circle(detail: String) -> Failure {

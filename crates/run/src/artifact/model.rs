@@ -144,7 +144,9 @@ impl NewArtifact {
         let data = object.required("data").map(|it| it.value().clone());
         let parent = match object.get("parent_id") {
             Some(it) if it.is_null() => Some(Some(None)),
-            Some(it) => it.ulid().and_then(|it| Ulid::read(&it)).map(|it| Some(Some(ArtifactId(it)))),
+            Some(it) => {
+                it.ulid().and_then(|it| Ulid::read(&it)).map(|it| Some(Some(ArtifactId(it))))
+            }
             None => Some(None),
         };
         Some(Self { id: id?, tags: tags?, data: data?, parent: parent? })
@@ -160,7 +162,9 @@ pub(super) struct Parts {
 
 impl Parts {
     pub(super) fn of(data: Value) -> Self {
-        let Value::Object(mut fields) = data else { return Self { data: Json(data), content: None } };
+        let Value::Object(mut fields) = data else {
+            return Self { data: Json(data), content: None };
+        };
         let at = fields.keys().position(|it| it == CONTENT);
         let content = fields.shift_remove(CONTENT);
         let at = at.and_then(|it| i64::try_from(it).ok());
@@ -215,8 +219,13 @@ impl ArtifactNode {
     }
 
     /// A tree from its members, in any order; `None` when `root` is not among them.
-    pub(super) fn tree(root: ArtifactId, members: Vec<Artifact>, hierarchy: &Hierarchy) -> Option<Self> {
-        let mut nodes: Vec<Self> = members.into_iter().map(|it| Self::alone(it, hierarchy)).collect();
+    pub(super) fn tree(
+        root: ArtifactId,
+        members: Vec<Artifact>,
+        hierarchy: &Hierarchy,
+    ) -> Option<Self> {
+        let mut nodes: Vec<Self> =
+            members.into_iter().map(|it| Self::alone(it, hierarchy)).collect();
         // Deepest first, so that every node is complete before it joins its parent.
         nodes.sort_by_key(|it| (std::cmp::Reverse(it.artifact.level), it.artifact.id));
         let mut waiting: std::collections::HashMap<ArtifactId, Vec<Self>> = Default::default();

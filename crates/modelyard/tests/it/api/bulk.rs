@@ -1,0 +1,180 @@
+//! Several changes in one request.
+
+use std::path::PathBuf;
+
+use modelyard_testkit::{TestClient, on_both_databases};
+use serde_json::{Value, json};
+
+use super::content::{blobs, files};
+use super::{config, create, ids, start};
+
+/// The body of an item by its name.
+type Make = fn(&str) -> Value;
+
+/// Collections whose items clients make, and the body of one.
+const MADE: [(&str, Make); 3] = [
+    ("/api/v1/configs", config),
+    ("/api/v1/artifacts", |name| json!({"data": {"name": name}, "tags": [name]})),
+    ("/api/v1/tasks", |name| json!({"command": name, "task_type": "python"})),
+];
+
+const NOBODY: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+
+async fn change(client: &TestClient, path: &str, atomic: bool, operations: &Value) -> Value {
+    let body = json!({"atomic": atomic, "operations": operations});
+    client.post(&format!("{path}/$bulk"), &body).await.expect(200).body
+}
+
+fn statuses(outcomes: &Value) -> Vec<u64> {
+    let results = outcomes["results"].as_array().unwrap();
+    results.iter().map(|it| it["status"].as_u64().unwrap()).collect()
+}
+
+on_both_databases! {
+    async fn each_operation_has_a_result_of_its_own(database: TestDatabase) {
+        let (server, client) = start(&database).await;
+        for (path, body) in MADE {
+            let old = create(&client, path, &body("old")).await;
+            let gone = create(&client, path, &body("gone")).await;
+            let outcomes = change(&client, path, false, &json!([
+                {"op": "create", "body": body("new")},
+                {"op": "update", "id": old, "body": body("changed")},
+                {"op": "update", "id": NOBODY, "body": body("nobody")},
+                {"op": "delete", "id": gone},
+                {"op": "delete", "id": gone},
+            ])).await;
+            assert_eq!(statuses(&outcomes), [201, 200, 404, 204, 404], "{path} {outcomes}");
+            assert_eq!(outcomes["applied"], true);
+            let results = &outcomes["results"];
+            let new = results[0]["body"]["id"].as_str().unwrap();
+            assert_eq!(ids(&client.get(path).await), [old.as_str(), new], "{path}");
+            let one = client.get(&format!("{path}/{old}")).await.expect(200).body;
+            assert_eq!(one, results[1]["body"], "{path}");
+            assert!(one.to_string().contains("changed"), "{path} {one}");
+            let error = &results[2]["error"];
+            assert_eq!(error["status"], 404, "{path} {error}");
+            assert!(error["code"].as_str().unwrap().ends_with("_missing"), "{path} {error}");
+            assert!(error["detail"].as_str().unwrap().contains(NOBODY), "{path} {error}");
+            assert_eq!(results[3].as_object().unwrap().len(), 1, "{path}: no body, no error");
+        }
+        server.stop().await;
+    }
+
+    async fn all_or_nothing_is_nothing_after_one_failure(database: TestDatabase) {
+        let (server, client) = start(&database).await;
+        for (path, body) in MADE {
+            let old = create(&client, path, &body("old")).await;
+            let gone = create(&client, path, &body("gone")).await;
+            let before = client.get(path).await.expect(200).body;
+            let mut operations = json!([
+                {"op": "create", "body": body("new")},
+                {"op": "update", "id": old, "body": body("changed")},
+                {"op": "delete", "id": gone},
+                {"op": "delete", "id": NOBODY},
+                {"op": "create", "body": body("after")},
+            ]);
+            let outcomes = change(&client, path, true, &operations).await;
+            assert_eq!(outcomes["applied"], false, "{path}");
+            assert_eq!(statuses(&outcomes), [424, 424, 424, 404, 424], "{path} {outcomes}");
+            assert_eq!(outcomes["results"][0]["error"]["code"], "undone");
+            assert_eq!(client.get(path).await.expect(200).body, before, "{path}");
+
+            operations.as_array_mut().unwrap().remove(3);
+            let outcomes = change(&client, path, true, &operations).await;
+            assert_eq!(outcomes["applied"], true, "{path}");
+            assert_eq!(statuses(&outcomes), [201, 200, 204, 201], "{path} {outcomes}");
+            assert_eq!(ids(&client.get(path).await).len(), 3, "{path}");
+        }
+        server.stop().await;
+    }
+
+    async fn a_taken_id_fails_its_operation_only(database: TestDatabase) {
+        let (server, client) = start(&database).await;
+        for (path, body) in MADE {
+            let mut taken = body("first");
+            taken["id"] = NOBODY.into();
+            let create = json!({"op": "create", "body": taken});
+            let outcomes = change(&client, path, false, &json!([create, create, create])).await;
+            assert_eq!(statuses(&outcomes), [201, 409, 409], "{path} {outcomes}");
+            let outcomes = change(&client, path, true, &json!([create])).await;
+            assert_eq!(statuses(&outcomes), [409], "{path} {outcomes}");
+            let both = json!([{"op": "delete", "id": NOBODY}, create]);
+            let outcomes = change(&client, path, true, &both).await;
+            assert_eq!(statuses(&outcomes), [204, 201], "{path} {outcomes}");
+        }
+        server.stop().await;
+    }
+
+    async fn an_operation_that_cannot_be_read_stops_all_of_them(database: TestDatabase) {
+        let (server, client) = start(&database).await;
+        for (path, body) in MADE {
+            let good = json!({"op": "create", "body": body("good")});
+            let bad = json!([
+                good, {"op": "rename"}, {"op": "create"}, {"op": "delete", "id": "7"}, {"op": "update"},
+            ]);
+            let refused = client.post(&format!("{path}/$bulk"), &json!({"operations": bad})).await;
+            let errors = refused.clone().expect(422).body["errors"].clone();
+            let places: Vec<String> =
+                errors.as_array().unwrap().iter().map(|it| it["loc"].to_string()).collect();
+            for place in [
+                r#"["body","operations",1,"op"]"#,
+                r#"["body","operations",2,"body"]"#,
+                r#"["body","operations",3,"id"]"#,
+                r#"["body","operations",4,"id"]"#,
+                r#"["body","operations",4,"body"]"#,
+            ] {
+                assert!(places.iter().any(|it| it == place), "{path}: {place} not in {places:?}");
+            }
+            let many: Vec<Value> = (0..1001).map(|_| good.clone()).collect();
+            let refused = client.post(&format!("{path}/$bulk"), &json!({"operations": many})).await;
+            let refused = refused.expect(422).body;
+            assert_eq!(refused["errors"][0]["type"], "too_long", "{path} {refused}");
+            assert_eq!(client.get(path).await.body, json!([]), "{path}");
+            assert_eq!(change(&client, path, true, &json!([])).await["applied"], true);
+        }
+        server.stop().await;
+    }
+
+    async fn jobs_are_only_deleted(database: TestDatabase) {
+        let (server, client) = start(&database).await;
+        let task = json!({"command": "echo", "task_type": "python"});
+        let task = create(&client, "/api/v1/tasks", &task).await;
+        let mut jobs = Vec::new();
+        for _ in 0..3 {
+            let execute = format!("/api/v1/tasks/{task}/$execute");
+            let answer = client.post(&execute, &json!(null)).await.expect(202);
+            jobs.push(answer.body["job_id"].as_str().unwrap().to_owned());
+        }
+        let path = "/api/v1/jobs";
+        let delete = |id: &str| json!({"op": "delete", "id": id});
+        let operations = json!([delete(&jobs[0]), delete(NOBODY), delete(&jobs[1])]);
+        let outcomes = change(&client, path, true, &operations).await;
+        assert_eq!(statuses(&outcomes), [424, 404, 424], "{outcomes}");
+        assert_eq!(ids(&client.get(path).await).len(), 3);
+        let outcomes = change(&client, path, false, &operations).await;
+        assert_eq!(statuses(&outcomes), [204, 404, 204], "{outcomes}");
+        assert_eq!(ids(&client.get(path).await), [jobs[2].as_str()]);
+        let outcomes = change(&client, path, true, &json!([delete(&jobs[2])])).await;
+        assert_eq!(statuses(&outcomes), [204], "{outcomes}");
+        let create = json!({"operations": [{"op": "create", "body": {}}]});
+        client.post("/api/v1/jobs/$bulk", &create).await.expect(422);
+        server.stop().await;
+    }
+
+    async fn what_was_undone_leaves_no_content_behind(database: TestDatabase) {
+        let (server, client) = start(&database).await;
+        // Too long for its row, so it becomes an object before the transaction begins.
+        let large = |letter: &str| json!({"data": {"content": letter.repeat(50_000)}});
+        let operations = json!([
+            {"op": "create", "body": large("a")},
+            {"op": "delete", "id": NOBODY},
+            {"op": "create", "body": large("b")},
+        ]);
+        let outcomes = change(&client, "/api/v1/artifacts", true, &operations).await;
+        assert_eq!(statuses(&outcomes), [424, 404, 424]);
+        let refused = json!({"data": {"content": "c".repeat(50_000)}, "parent_id": NOBODY});
+        client.post("/api/v1/artifacts", &refused).await.expect(409);
+        assert_eq!(files(&blobs(&database)), Vec::<PathBuf>::new());
+        server.stop().await;
+    }
+}
