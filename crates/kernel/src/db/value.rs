@@ -183,7 +183,7 @@ impl<A: FromValue, B: FromValue, C: FromValue> FromRow for (A, B, C) {
 macro_rules! columns {
     ($entity:ident: $first:ident $(, $field:ident)* $(,)?) => {
         impl $entity {
-            /// The columns of a row, in the order that [`FromRow`](modelyard_kernel::db::FromRow) reads.
+            /// The columns of a row, in the order that `FromRow` reads.
             pub const COLUMNS: &'static str =
                 concat!(stringify!($first) $(, ", ", stringify!($field))*);
         }

@@ -1,6 +1,6 @@
 //! The HTTP edge: what happens to every request, whichever slice answers it.
 //!
-//! From the outside in: [`serve`] owns the connections, [`App`] makes the address plain, the
+//! From the outside in: [`serve()`] owns the connections, [`App`] makes the address plain, the
 //! [`observe`] layer gives each request an id and answers for it in log, metrics and problem
 //! documents, [`limits`] bound it, and the [`Authenticator`] of a service finds its caller.
 //!
