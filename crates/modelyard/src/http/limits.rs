@@ -9,9 +9,9 @@ use axum::body::{Body, Bytes, HttpBody};
 use futures_util::FutureExt;
 use http::{Request, header};
 use http_body::{Frame, SizeHint};
-use http_body_util::{Full, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use modelyard_kernel::{Failure, Kind};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 /// Bounds of every request.
 #[derive(Clone, Debug)]
@@ -57,16 +57,15 @@ impl Limits {
         if body.is_end_stream() {
             return request;
         }
+        // A client that asks before it sends need not send.
+        let asks = request.headers().contains_key(header::EXPECT);
+        let request = if asks { request } else { request.map(Lingering::around) };
         if streamed {
             let patience = self.request_timeout;
             return request.map(|body| Body::new(Moving { body, patience, stalled: None }));
         }
         let left = self.body_bytes;
-        let too_long = body.size_hint().lower() > left;
-        // A client that asks before it sends need not send.
-        let asks = request.headers().contains_key(header::EXPECT);
-        let spare = if too_long && asks { 0 } else { left.saturating_mul(4).max(1) };
-        request.map(|body| Body::new(Capped { body, left, too_long, spare }))
+        request.map(|body| Body::new(Capped { body, left }))
     }
 }
 
@@ -87,15 +86,9 @@ pub(super) fn too_slow(limit: Duration) -> Failure {
 }
 
 /// A body of a bounded size.
-///
-/// What is too long is read to its end, or a good part of it, and thrown away: a client that is
-/// still sending would not read an answer, and closing the connection on it would lose the answer.
 struct Capped {
     body: Body,
     left: u64,
-    too_long: bool,
-    /// How much more is read and thrown away.
-    spare: u64,
 }
 
 impl HttpBody for Capped {
@@ -107,33 +100,20 @@ impl HttpBody for Capped {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
         let it = self.get_mut();
-        loop {
-            if it.too_long && it.spare == 0 {
-                return Poll::Ready(Some(Err(length_limit())));
-            }
-            let frame = ready!(Pin::new(&mut it.body).poll_frame(cx));
-            let size = match &frame {
-                Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
-                Some(Err(_)) | None if it.too_long => {
-                    return Poll::Ready(Some(Err(length_limit())));
-                }
-                Some(Err(_)) | None => return Poll::Ready(frame.map(|it| it.map_err(Into::into))),
-            };
-            if !it.too_long {
-                match it.left.checked_sub(size) {
-                    Some(left) => {
-                        it.left = left;
-                        return Poll::Ready(frame.map(|it| it.map_err(Into::into)));
-                    }
-                    None => it.too_long = true,
-                }
-            }
-            it.spare = it.spare.saturating_sub(size);
+        if it.body.size_hint().lower() > it.left {
+            return Poll::Ready(Some(Err(length_limit())));
         }
+        let frame = ready!(Pin::new(&mut it.body).poll_frame(cx));
+        let data = frame.as_ref().and_then(|it| it.as_ref().ok()?.data_ref());
+        let Some(left) = it.left.checked_sub(data.map_or(0, |it| it.len() as u64)) else {
+            return Poll::Ready(Some(Err(length_limit())));
+        };
+        it.left = left;
+        Poll::Ready(frame.map(|it| it.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
-        !self.too_long && self.body.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -145,11 +125,75 @@ impl HttpBody for Capped {
 /// elsewhere, so this asks for one.
 fn length_limit() -> axum::BoxError {
     let one_too_many = Full::new(Bytes::from_static(b"."));
-    let frame = http_body_util::BodyExt::frame(&mut Limited::new(one_too_many, 0)).now_or_never();
+    let frame = Limited::new(one_too_many, 0).frame().now_or_never();
     match frame.flatten() {
         Some(Err(it)) => it,
         _ => "the body is too long".into(),
     }
+}
+
+/// How much of a body that nobody wants is read, for how long, and how long it may stall.
+const LINGER: (u64, Duration, Duration) =
+    (256 << 20, Duration::from_secs(30), Duration::from_secs(1));
+
+/// A body whose rest is read and thrown away when nobody wants it any more: a client that is still
+/// sending would not read an answer, and closing the connection on it would lose the answer.
+struct Lingering {
+    body: Body,
+    ended: bool,
+}
+
+impl Lingering {
+    fn around(body: Body) -> Body {
+        Body::new(Self { body, ended: false })
+    }
+}
+
+impl HttpBody for Lingering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.ended = !matches!(frame, Some(Ok(_)));
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        if self.ended || self.body.is_end_stream() {
+            return;
+        }
+        // It belongs to its connection: when that is closed, by a stop or by the client, it ends.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(throw_away(std::mem::take(&mut self.body)));
+        }
+    }
+}
+
+async fn throw_away(mut body: Body) {
+    let (mut left, patience, stall) = LINGER;
+    let reading = async {
+        while let Ok(Some(Ok(frame))) = timeout(stall, body.frame()).await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, |it| it.len() as u64));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    let _out_of_patience = timeout(patience, reading).await;
 }
 
 /// A body of any size that must keep coming.

@@ -1,11 +1,15 @@
 //! Addresses that are wrong: ids that are none, things that are not there, queries in disarray.
 
 use http::Method;
+use modelyard::Service;
+use modelyard_ml::project::Project as Manifest;
 use modelyard_testkit::{TestClient, on_both_databases};
 use serde_json::{Value, json};
 
+use super::program::Project;
 use super::support::{
-    assert_refused, config, ended, frame, start_model, stored, text, train_body, train_with,
+    assert_refused, config, ended, frame, settings, start, start_model, stored, text, train_body,
+    train_with,
 };
 
 /// Every operation whose path has parameters, by the service's own description.
@@ -207,6 +211,23 @@ on_both_databases! {
         }
         let stored = stored(&database).await;
         assert_eq!((stored[1].1, stored[5].1), (1, 0), "{stored:?}");
+        server.stop().await;
+    }
+
+    async fn whatever_a_script_prints_can_be_the_end_of_its_job(database: TestDatabase) {
+        let project = Project::new(r"printf 'a\000b\377c\n'; printf 'd\000e\376f\n' >&2; exit 3");
+        let service = Service::from_project(Manifest::load(project.path()).unwrap()).unwrap();
+        let (server, client) = start(service, settings(&database)).await;
+        let id = config(&client, json!({})).await;
+        let submitted = train_with(&client, &id).await;
+        let record = ended(&client, &submitted.job).await;
+        assert_eq!(record["status"], "failed");
+        let error = text(&record["error"]);
+        assert!(error.contains("exit code 3") && error.ends_with("d\u{fffd}e\u{fffd}f"), "{error}");
+        let artifact = format!("/api/v1/artifacts/{}", submitted.artifact);
+        let metadata = &client.get(&artifact).await.expect(200).body["data"]["metadata"];
+        assert_eq!(metadata["stdout"], "a\0b\u{fffd}c\n");
+        assert_eq!(metadata["stderr"], "d\0e\u{fffd}f\n");
         server.stop().await;
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use http::Method;
 use modelyard::{Server, Service, ServiceInfo, functions};
@@ -254,6 +255,34 @@ fn whoever_asks_and_does_not_read_loses_the_place() {
         let answer = rest(connect(&server, request).await).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         drop(greedy);
+        server.stop().await;
+    });
+}
+
+#[test]
+fn whoever_is_refused_hears_why_however_much_there_was_to_send() {
+    run(async {
+        let database = TestDatabase::sqlite().await;
+        let service = Service::builder(ServiceInfo::new("behaviour", "Behaviour"));
+        let service = service.with_auth(["the key".to_owned()]).build().unwrap();
+        let (server, stranger) = start(service, settings(&database)).await;
+        let client = stranger.clone().with_header("x-api-key", "the key");
+        let body = Bytes::from(vec![b'7'; 50 << 20]);
+        for (client, path, status) in [
+            (&stranger, "/api/v1/artifacts/$upload", 401),
+            (&stranger, "/api/v1/configs", 401),
+            (&client, "/api/v1/artifacts/$upload?parent_id=nope", 422),
+            (&client, "/api/v1/artifacts/$upload?tags=a%20b", 422),
+            (&client, "/api/v1/nothing", 405),
+            (&client, "/api/v1/configs/01K72PWT05GEXK1S24AVKAZ9VE", 405),
+        ] {
+            for _ in 0..3 {
+                let request = client.request(Method::POST, path).body(body.clone());
+                let answer = request.send().await.expect(status);
+                assert_refused(&answer, &path);
+            }
+        }
+        assert_eq!(files(&database.dir().join("data/blobs")), Vec::<String>::new());
         server.stop().await;
     });
 }

@@ -9,7 +9,8 @@ use modelyard_testkit::on_both_databases;
 use serde_json::json;
 
 use super::support::{
-    config, ended, frame, service, settings, start, start_model, submitted, text, train_with,
+    config, ended, files, frame, running, service, settings, start, start_model, stored, submitted,
+    text, train_with,
 };
 
 on_both_databases! {
@@ -83,6 +84,69 @@ on_both_databases! {
             }
         });
         join_all(everything).await;
+        server.stop().await;
+    }
+
+    async fn moves_at_once_never_close_a_circle(database: TestDatabase) {
+        let (server, client) = start_model(&database).await;
+        let mut ids = Vec::new();
+        for _ in 0..4 {
+            let made = client.post("/api/v1/artifacts", &json!({"data": {}})).await.expect(201);
+            ids.push(text(&made.body["id"]));
+        }
+        let below = |it: usize, parent: Option<usize>| {
+            let (client, path) = (client.clone(), format!("/api/v1/artifacts/{}", ids[it]));
+            let body = json!({"parent_id": parent.map(|it| &ids[it]), "data": {}});
+            async move { client.put(&path, &body).await }
+        };
+        for _ in 0..15 {
+            // Each below the next, and the last below the first.
+            let moved = join_all((0..4).map(|it| below(it, Some((it + 1) % 4)))).await;
+            let statuses: Vec<u16> = moved.iter().map(|it| it.status.as_u16()).collect();
+            assert!(statuses.iter().all(|it| matches!(it, 200 | 400 | 409)), "{statuses:?}");
+            assert!(statuses.contains(&400), "somebody closed the circle: {statuses:?}");
+            let all = client.get("/api/v1/artifacts").await.expect(200).body;
+            let roots = all.as_array().unwrap().iter().filter(|it| it["parent_id"].is_null());
+            assert_eq!(roots.count(), 1, "{all}");
+            for it in 0..4 {
+                below(it, None).await.expect(200);
+            }
+        }
+        server.stop().await;
+    }
+
+    async fn changes_in_opposite_order_all_end(database: TestDatabase) {
+        let (server, client) = start_model(&database).await;
+        let (one, other) = (config(&client, json!({})).await, config(&client, json!({})).await);
+        let update = |id: &str| {
+            json!({"op": "update", "id": id, "body": {"name": "changed", "data": {}}})
+        };
+        let bulk = |ids: [&str; 2]| json!({"atomic": true, "operations": ids.map(update)});
+        let bulks = [bulk([&one, &other]), bulk([&other, &one])];
+        for _ in 0..4 {
+            let sent = bulks.iter().map(|it| client.post("/api/v1/configs/$bulk", it));
+            for answer in join_all(sent).await {
+                let results = answer.expect(200).body;
+                for result in results["results"].as_array().unwrap() {
+                    let status = result["status"].as_u64().unwrap();
+                    assert!(matches!(status, 200 | 409 | 424), "{results}");
+                }
+            }
+        }
+        server.stop().await;
+    }
+
+    async fn a_config_that_goes_while_it_is_trained_with_leaves_nothing(database: TestDatabase) {
+        let (server, client) = start_model(&database).await;
+        let id = config(&client, json!({"seconds": 0.3})).await;
+        let job = train_with(&client, &id).await.job;
+        running(&client, &job).await;
+        client.delete(&format!("/api/v1/configs/{id}")).await.expect(204);
+        assert_eq!(ended(&client, &job).await["status"], "failed");
+        client.delete(&format!("/api/v1/jobs/{job}")).await.expect(204);
+        assert!(stored(&database).await.iter().all(|it| it.1 == 0));
+        let blobs = database.dir().join("data/blobs");
+        assert_eq!(files(&blobs), Vec::<String>::new());
         server.stop().await;
     }
 

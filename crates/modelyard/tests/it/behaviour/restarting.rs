@@ -1,5 +1,7 @@
 //! Jobs outlive the process, however it ends.
 
+use bytes::Bytes;
+use http::Method;
 use modelyard_kernel::db::query;
 use modelyard_testkit::{TestClient, on_both_databases};
 use rustix::process::Signal;
@@ -75,6 +77,72 @@ on_both_databases! {
         }
         until("the workspaces are gone", async || project.workspaces().is_empty()).await;
         assert!(project.processes().is_empty());
+    }
+
+    async fn killed_again_and_again_it_keeps_what_it_promised(database: TestDatabase) {
+        let project = Project::new("head -c 200000 /dev/urandom > model");
+        let serve = || {
+            let mut command = project.serve();
+            command.arg("--database").arg(&database.url);
+            command
+        };
+        let mut program = Program::start(serve()).await;
+        let id = config(&program.client, json!({})).await;
+        let mut promised = Promised::default();
+        for round in 0..6 {
+            let client = program.client.clone();
+            let mut life = Promised::default();
+            // Whenever the time comes, whatever is on its way then.
+            let time = std::time::Duration::from_millis(15 + round * 25);
+            let _killed = tokio::time::timeout(time, life.gather(&client, &id)).await;
+            program.signal(Signal::KILL);
+            program.ended(std::time::Duration::from_secs(5)).await;
+            promised.jobs.extend(life.jobs);
+            promised.uploads.extend(life.uploads);
+            program = Program::start(serve()).await;
+        }
+        assert!(promised.uploads.len() > 2 && promised.jobs.len() > 2, "{promised:?}");
+        for (job, artifact) in &promised.jobs {
+            all_went_well(&program.client, job, artifact).await;
+        }
+        for (artifact, content) in &promised.uploads {
+            let path = format!("/api/v1/artifacts/{artifact}/$download");
+            assert_eq!(program.client.get(&path).await.expect(200).bytes, *content);
+        }
+        // Nothing is there that cannot be read, promised or not.
+        for artifact in program.client.get("/api/v1/artifacts").await.body.as_array().unwrap() {
+            let path = format!("/api/v1/artifacts/{}/$download", text(&artifact["id"]));
+            program.client.get(&path).await.expect(200);
+        }
+        until("the workspaces are gone", async || project.workspaces().is_empty()).await;
+    }
+}
+
+/// What the server said that it has.
+#[derive(Default)]
+struct Promised {
+    /// Jobs, and the artifacts that they promised.
+    jobs: Vec<(String, String)>,
+    /// Artifacts and their content.
+    uploads: Vec<(String, Bytes)>,
+}
+
+impl std::fmt::Debug for Promised {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} jobs and {} uploads", self.jobs.len(), self.uploads.len())
+    }
+}
+
+impl Promised {
+    async fn gather(&mut self, client: &TestClient, config: &str) {
+        for number in 0_u8.. {
+            let it = train_with(client, config).await;
+            self.jobs.push((it.job, it.artifact));
+            let content = Bytes::from(vec![number; 200_000]);
+            let upload = client.request(Method::POST, "/api/v1/artifacts/$upload");
+            let made = upload.body(content.clone()).send().await.expect(201).body;
+            self.uploads.push((text(&made["id"]), content));
+        }
     }
 }
 
