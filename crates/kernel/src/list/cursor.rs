@@ -33,16 +33,19 @@ pub(super) fn decode(text: &str, query: &ListQuery) -> Option<Vec<Value>> {
     if first.as_str()? != order(query) || values.len() != query.sort.len() {
         return None;
     }
-    values.iter().zip(&query.sort).map(|(value, (name, _))| {
-        let field = query.fields.fields.iter().find(|it| it.name == *name)?;
-        match field.kind {
-            FieldKind::Int => value.as_i64().map(Value::Int),
-            FieldKind::Bool => value
-                .as_bool()
-                .or_else(|| value.as_i64().map(|it| it != 0))
-                .map(Value::Bool),
-            FieldKind::Time => value.as_str()?.parse::<Time>().ok().map(Value::Time),
-            _ => value.as_str().filter(|it| !it.contains('\0')).map(Value::from),
-        }
-    }).collect()
+    values
+        .iter()
+        .zip(&query.sort)
+        .map(|(value, (name, _))| {
+            let field = query.fields.fields.iter().find(|it| it.name == *name)?;
+            match field.kind {
+                FieldKind::Int => value.as_i64().map(Value::Int),
+                FieldKind::Bool => {
+                    value.as_bool().or_else(|| value.as_i64().map(|it| it != 0)).map(Value::Bool)
+                }
+                FieldKind::Time => value.as_str()?.parse::<Time>().ok().map(Value::Time),
+                _ => value.as_str().filter(|it| !it.contains('\0')).map(Value::from),
+            }
+        })
+        .collect()
 }

@@ -203,18 +203,21 @@ impl<T: Serialize> Listed<T> {
                         .map(|it| Ok(keep(serde_json::to_value(it)?, only)))
                         .collect::<serde_json::Result<Vec<Value>>>()
                 };
-                serde_json::to_vec(&match self {
-                    Listed::All(items) => Listed::All(sparse(items)?),
-                    Listed::Page { items, total, page, size } => Listed::Page {
-                        items: sparse(items)?,
-                        total: *total,
-                        page: *page,
-                        size: *size,
-                    },
-                    Listed::Cursor { items, next } => {
-                        Listed::Cursor { items: sparse(items)?, next: next.clone() }
+                serde_json::to_vec(
+                    &match self {
+                        Listed::All(items) => Listed::All(sparse(items)?),
+                        Listed::Page { items, total, page, size } => Listed::Page {
+                            items: sparse(items)?,
+                            total: *total,
+                            page: *page,
+                            size: *size,
+                        },
+                        Listed::Cursor { items, next } => {
+                            Listed::Cursor { items: sparse(items)?, next: next.clone() }
+                        }
                     }
-                }.wire())
+                    .wire(),
+                )
             }
         }
     }

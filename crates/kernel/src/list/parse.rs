@@ -3,7 +3,9 @@
 use serde_json::Value as JsonValue;
 use url::form_urlencoded;
 
-use super::{Direction, Field, FieldKind, Fields, Filter, ListQuery, Operator, Paging, Sort, cursor};
+use super::{
+    Direction, Field, FieldKind, Fields, Filter, ListQuery, Operator, Paging, Sort, cursor,
+};
 use crate::db::Value;
 use crate::form::{Bounds, Report, query_int};
 use crate::{Failure, Time, Ulid};
@@ -207,7 +209,12 @@ fn filter(key: &str, text: &str, fields: &'static Fields) -> Result<Filter, Fail
     let valid = operators(field.kind);
     let Some(operator) = valid.iter().find(|it| it.0 == operator).map(|it| it.1) else {
         let names: Vec<&str> = valid.iter().map(|it| it.0).collect();
-        return Err(unknown("operator_unknown", &format!("operator on `{name}`"), operator, &names));
+        return Err(unknown(
+            "operator_unknown",
+            &format!("operator on `{name}`"),
+            operator,
+            &names,
+        ));
     };
     let values = match operator {
         Operator::In => {
@@ -236,11 +243,22 @@ impl FieldKind {
 fn operators(kind: FieldKind) -> Vec<(&'static str, Operator)> {
     let allowed: &[Operator] = match kind {
         FieldKind::Text => &[
-            Operator::Eq, Operator::Ne, Operator::Gt, Operator::Gte, Operator::Lt, Operator::Lte,
-            Operator::In, Operator::Contains,
+            Operator::Eq,
+            Operator::Ne,
+            Operator::Gt,
+            Operator::Gte,
+            Operator::Lt,
+            Operator::Lte,
+            Operator::In,
+            Operator::Contains,
         ],
         FieldKind::Id | FieldKind::Int | FieldKind::Time => &[
-            Operator::Eq, Operator::Ne, Operator::Gt, Operator::Gte, Operator::Lt, Operator::Lte,
+            Operator::Eq,
+            Operator::Ne,
+            Operator::Gt,
+            Operator::Gte,
+            Operator::Lt,
+            Operator::Lte,
             Operator::In,
         ],
         FieldKind::Bool => &[Operator::Eq, Operator::Ne],

@@ -130,7 +130,9 @@ impl ListQuery {
         if field.kind == FieldKind::Tags {
             let each = match to.dialect {
                 Dialect::Sqlite => format!("json_each({})", field.name),
-                Dialect::Postgres => format!("json_array_elements_text({}) AS each(value)", field.name),
+                Dialect::Postgres => {
+                    format!("json_array_elements_text({}) AS each(value)", field.name)
+                }
             };
             to.push(if filter.operator == Operator::Ne { "NOT EXISTS (" } else { "EXISTS (" });
             to.push(&format!("SELECT 1 FROM {each} WHERE value IN ("));

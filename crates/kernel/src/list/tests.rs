@@ -62,7 +62,8 @@ fn a_time_is_as_long_as_it_is_precise() {
         ("2026-11-01T10:00:00.123456789Z", 1e-6),
     ] {
         let it = read(&format!("created_at={text}")).unwrap();
-        let [crate::db::Value::Time(from), crate::db::Value::Time(until)] = it.filters[0].values[..]
+        let [crate::db::Value::Time(from), crate::db::Value::Time(until)] =
+            it.filters[0].values[..]
         else {
             panic!("{text}: {:?}", it.filters);
         };

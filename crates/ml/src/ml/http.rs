@@ -21,6 +21,10 @@ use crate::sample::{self, GeoShape, MAX_CELLS, Sample, SampleKind, SampleRequest
 
 /// What to train with.
 #[derive(ToSchema)]
+#[schema(example = json!({"config_id": "01M7W2GK0TW2TS583RRGA4PB56",
+    "data": {"columns": ["time_period", "location", "rainfall", "disease_cases"],
+        "data": [["2025-01", "north", 80.5, 12], ["2025-02", "north", 61.0, 9]]},
+    "run_info": {"prediction_periods": 1}}))]
 #[expect(dead_code, reason = "documents what `TrainRequest::read` takes")]
 struct TrainIn {
     /// A config.
@@ -38,6 +42,11 @@ struct TrainIn {
 
 /// What to predict with, and for.
 #[derive(ToSchema)]
+#[schema(example = json!({"artifact_id": "01M7W2GK1CC2HZY9FECP19MYJJ",
+    "historic": {"columns": ["time_period", "location", "rainfall", "disease_cases"],
+        "data": [["2025-01", "north", 80.5, 12], ["2025-02", "north", 61.0, 9]]},
+    "future": {"columns": ["time_period", "location", "rainfall"],
+        "data": [["2025-03", "north", 45.2]]}}))]
 #[expect(dead_code, reason = "documents what `PredictRequest::read` takes")]
 struct PredictIn {
     /// A training artifact.

@@ -9,7 +9,7 @@ use super::operation::Operation;
 use super::{About, conditions, lists, problems};
 
 /// A ULID in Crockford's alphabet, which clients may also send in lower case.
-const ULID: &str = "^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$";
+pub(super) const ULID: &str = "^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$";
 
 /// Adds what operations refer to.
 pub(super) fn add(root: &mut Map<String, Value>, about: &About) -> Result<()> {
@@ -80,9 +80,10 @@ fn add_config(root: &mut Map<String, Value>, schema: &Value) {
         "example": defaults,
     });
     let schemas = root.get_mut("components").and_then(|it| it.get_mut("schemas"));
-    let properties = schemas.and_then(|it| it.get_mut("ConfigIn")?.get_mut("properties"));
-    if let Some(properties) = properties.and_then(Value::as_object_mut) {
-        properties.insert("data".to_owned(), reference);
+    let config = schemas.and_then(|it| it.get_mut("ConfigIn"));
+    if let Some(config) = config {
+        config["example"]["data"] = defaults;
+        config["properties"]["data"] = reference;
     }
 }
 

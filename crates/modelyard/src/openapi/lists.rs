@@ -5,6 +5,7 @@ use modelyard_kernel::list::{FieldKind, Fields, MAX_LIMIT, MAX_SIZE};
 use modelyard_run::{artifact, config, task};
 use serde_json::{Map, Value, json};
 
+use super::components::ULID;
 use super::operation::Operation;
 
 /// Marks a schema that is still to be made from another one, by its name.
@@ -78,12 +79,11 @@ pub(super) fn describe(operation: &mut Operation<'_>, schemas: &mut Map<String, 
 
 fn filter(name: &str, kind: FieldKind) -> Value {
     let schema = match kind {
-        FieldKind::Id => json!({"$ref": "#/components/schemas/Ulid"}),
+        FieldKind::Id => json!({"type": "string", "pattern": ULID}),
         FieldKind::Int => json!({"type": "integer", "format": "int64"}),
         FieldKind::Bool => json!({"type": "boolean"}),
         FieldKind::OneOf(words) => json!({"type": "string", "enum": words}),
-        FieldKind::Time => json!({"type": "string", "example": "2026-11-01T00:00:00Z"}),
-        FieldKind::Text | FieldKind::Tags => json!({"type": "string"}),
+        FieldKind::Text | FieldKind::Tags | FieldKind::Time => json!({"type": "string"}),
     };
     let more: Vec<String> = kind
         .operators()
@@ -97,30 +97,28 @@ fn filter(name: &str, kind: FieldKind) -> Value {
 fn sort(fields: &Fields) -> Value {
     let names: Vec<&str> =
         fields.fields.iter().filter(|it| it.sortable).map(|it| it.name).collect();
-    let example = format!("{}:desc", names.last().unwrap_or(&"id"));
     json!({
         "name": "sort",
         "in": "query",
         "description": format!(
-            "Keys to sort by, with commas between, each with `:asc` or `:desc` behind it: {}.",
+            "Keys to sort by, with commas between and perhaps a direction behind each, such as \
+             `{}:desc,id`. The keys are {}.",
+            names.last().unwrap_or(&"id"),
             quoted(&names)
         ),
         "schema": {"type": "string"},
-        "example": example,
     })
 }
 
 fn sparse(fields: &Fields) -> Value {
-    let example = fields.keys.iter().take(2).copied().collect::<Vec<_>>().join(",");
     json!({
         "name": "fields",
         "in": "query",
         "description": format!(
-            "Only these keys of each item, with commas between: {}.",
+            "Only these keys of each item, with commas between. There are {}.",
             quoted(fields.keys)
         ),
         "schema": {"type": "string"},
-        "example": example,
     })
 }
 

@@ -67,7 +67,7 @@ pub fn complete(document: OpenApi, about: &About) -> Result<Value> {
     let Some(root) = document.as_object_mut() else { return Ok(document) };
     // Relative to the document, so that what the reference sends arrives at this service, also
     // below `/services/{id}`.
-    root.entry("servers").or_insert_with(|| json!([{"url": "."}]));
+    root.entry("servers").or_insert_with(|| json!([{"url": ".", "description": "This service"}]));
     add_conventions(root);
     components::add(root, about)?;
     let mut schemas = Map::new();

@@ -1,26 +1,129 @@
 //! Problem documents: which operation may answer which.
 
+use http::Uri;
+use modelyard_kernel::form::{Loc, Violation};
+use modelyard_kernel::{Failure, Kind};
 use serde_json::{Value, json};
 
 use super::operation::Operation;
 
-/// Status, name, and when it is answered.
-const PROBLEMS: [(&str, &str, &str); 14] = [
-    ("400", "BadRequest", "The request is wrong in itself; `detail` says how."),
-    ("401", "Unauthorized", "There is no key, or none that is accepted."),
-    ("403", "Forbidden", "This is known, and not allowed here."),
-    ("404", "NotFound", "There is no such thing."),
-    ("408", "RequestTimeout", "The answer took too long, so the request was given up."),
-    ("409", "Conflict", "The present state forbids it."),
-    ("412", "PreconditionFailed", "It was changed since the client read it; nothing was changed."),
-    ("413", "ContentTooLarge", "The body is larger than the service takes."),
-    ("416", "RangeNotSatisfiable", "The content has no such range."),
-    ("422", "ValidationFailed", "The request has violations; `errors` lists all of them."),
-    ("429", "TooManyRequests", "Too many jobs are waiting; try again later."),
-    ("500", "InternalServerError", "Something went wrong on the server's side."),
-    ("503", "Unavailable", "The service cannot do it now; try again in a moment."),
-    ("507", "InsufficientStorage", "The disk is full; nothing was stored."),
-];
+/// A problem that operations share.
+struct Shared {
+    name: &'static str,
+    /// When it is answered.
+    when: &'static str,
+    /// An example.
+    example: Failure,
+}
+
+fn shared() -> [Shared; 14] {
+    let of = |name, when, kind, code, detail| Shared {
+        name,
+        when,
+        example: Failure::new(kind, code, detail),
+    };
+    [
+        of(
+            "BadRequest",
+            "The request is wrong in itself; `detail` says how.",
+            Kind::Invalid,
+            "filter_unknown",
+            "there is no filter `nam`; the valid ones are `id`, `name`",
+        ),
+        of(
+            "Unauthorized",
+            "There is no key, or none that is accepted.",
+            Kind::Unauthenticated,
+            "unauthenticated",
+            "Missing authentication header: X-API-Key",
+        ),
+        of(
+            "Forbidden",
+            "This is known, and not allowed here.",
+            Kind::Denied,
+            "shell_tasks_disabled",
+            "shell tasks are switched off",
+        ),
+        of(
+            "NotFound",
+            "There is no such thing.",
+            Kind::Missing,
+            "config_missing",
+            "Entity with id 01M7W2GJGNPH03KT3S3W4GRB46 not found",
+        ),
+        of(
+            "RequestTimeout",
+            "The answer took too long, so the request was given up.",
+            Kind::Unavailable,
+            "request_timeout",
+            "the request was given up after 60 seconds, try again later",
+        ),
+        of(
+            "Conflict",
+            "The present state forbids it.",
+            Kind::Conflict,
+            "config_taken",
+            "Entity with id 01M7W2GJGNPH03KT3S3W4GRB46 already exists",
+        ),
+        of(
+            "PreconditionFailed",
+            "It was changed since the client read it; nothing was changed.",
+            Kind::Conflict,
+            "precondition_failed",
+            "this was changed since you read it; read it again and repeat your change",
+        ),
+        of(
+            "ContentTooLarge",
+            "The body is larger than the service takes.",
+            Kind::Invalid,
+            "body_too_large",
+            "the body is larger than this service takes",
+        ),
+        of(
+            "RangeNotSatisfiable",
+            "The content has no such range.",
+            Kind::Invalid,
+            "range_unsatisfiable",
+            "the content has 1024 bytes, ask for a range within",
+        ),
+        Shared {
+            name: "ValidationFailed",
+            when: "The request has violations; `errors` lists all of them.",
+            example: Failure::violations(vec![Violation::missing(
+                vec![Loc::from("body"), Loc::from("name")],
+                &json!({}),
+            )]),
+        },
+        of(
+            "TooManyRequests",
+            "Too many jobs are waiting; try again later.",
+            Kind::Exhausted,
+            "queue_full",
+            "1000 jobs are waiting already, try again when some are done",
+        ),
+        of(
+            "InternalServerError",
+            "Something went wrong on the server's side.",
+            Kind::Internal,
+            "internal",
+            "something went wrong on our side",
+        ),
+        of(
+            "Unavailable",
+            "The service cannot do it now; try again in a moment.",
+            Kind::Unavailable,
+            "service_busy",
+            "the service answers as many requests as it can, try again in a moment",
+        ),
+        of(
+            "InsufficientStorage",
+            "The disk is full; nothing was stored.",
+            Kind::Unavailable,
+            "storage_full",
+            "the disk is full: nothing was stored; free space and try again",
+        ),
+    ]
+}
 
 /// What begins a job, which may have to wait behind too many others.
 const SUBMITS: [&str; 3] = ["train_model", "predict_with_model", "execute_task"];
@@ -34,32 +137,41 @@ const REFERS: [&str; 4] =
 
 /// The answers that operations share.
 pub(super) fn responses() -> impl Iterator<Item = (&'static str, Value)> {
-    PROBLEMS.iter().map(|(status, name, description)| {
+    shared().into_iter().map(|Shared { name, when, example }| {
         let mut response = json!({
-            "description": description,
+            "description": when,
             "headers": {"x-request-id": {"$ref": "#/components/headers/RequestId"}},
             "content": {
-                "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}},
+                "application/problem+json": {
+                    "schema": {"$ref": "#/components/schemas/Problem"},
+                    "example": problem(&example),
+                },
             },
         });
-        let header = match *status {
-            "416" => ("content-range", "How many bytes there are.", "string"),
-            "401" => ("www-authenticate", "Which header the key belongs in.", "string"),
-            "429" | "503" => ("retry-after", "Seconds to wait.", "integer"),
-            _ => return (*name, response),
+        let header = match name {
+            "RangeNotSatisfiable" => ("content-range", "How many bytes there are.", "string"),
+            "Unauthorized" => ("www-authenticate", "Which header the key belongs in.", "string"),
+            "TooManyRequests" | "Unavailable" => ("retry-after", "Seconds to wait.", "integer"),
+            _ => return (name, response),
         };
         let (header, description, kind) = header;
         response["headers"][header] = json!({"description": description, "schema": {"type": kind}});
-        (*name, response)
+        (name, response)
     })
+}
+
+fn problem(failure: &Failure) -> Value {
+    let uri = Uri::from_static("/api/v1/configs/01M7W2GJGNPH03KT3S3W4GRB46");
+    failure.problem(&uri, "http://localhost:9090", "01M7W2VW60C9EPCRR0MMA50P56").into()
 }
 
 /// Adds the problems that an operation may answer.
 pub(super) fn describe(operation: &mut Operation<'_>, needs_key: bool) {
-    for (status, name, _) in PROBLEMS {
-        if applies(operation, status, needs_key) {
+    for Shared { name, example, .. } in shared() {
+        let status = example.status().as_str().to_owned();
+        if applies(operation, &status, needs_key) {
             let response = json!({"$ref": format!("#/components/responses/{name}")});
-            operation.add_response(status, response);
+            operation.add_response(&status, response);
         }
     }
 }

@@ -15,13 +15,14 @@ use super::http::page;
 pub(super) const CSS: &str = include_str!("page.css");
 
 /// Where a service's page leads, relative to it.
-const LINKS: [(&str, &str); 7] = [
+const LINKS: [(&str, &str); 8] = [
     ("docs", "API reference"),
     ("api/v1/info", "Info"),
     ("health", "Health"),
     ("api/v1/configs", "Configs"),
     ("api/v1/artifacts", "Artifacts"),
     ("api/v1/jobs", "Jobs"),
+    ("api/v1/tasks", "Tasks"),
     ("openapi.json", "OpenAPI document"),
 ];
 
@@ -57,6 +58,7 @@ pub(super) struct Card {
     version: String,
     description: Option<String>,
     facts: Vec<Fact>,
+    links: Vec<(&'static str, &'static str)>,
 }
 
 /// One thing to know about a service.
@@ -68,8 +70,9 @@ struct Fact {
 }
 
 impl Card {
-    /// What the body of `/api/v1/info` says. Keys that it does not have are not shown.
-    pub(super) fn of(info: &Value) -> Self {
+    /// What the body of `/api/v1/info` says. Keys that it does not have are not shown, and there is
+    /// no link to a path that the service does not have.
+    pub(super) fn of(info: &Value, has: impl Fn(&str) -> bool) -> Self {
         let text = |pointer: &str| {
             let value = info.pointer(pointer).filter(|it| !it.is_null())?;
             Some(value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned))
@@ -93,6 +96,7 @@ impl Card {
             version: text("/version").unwrap_or_default(),
             description: text("/description"),
             facts: facts.collect(),
+            links: LINKS.into_iter().filter(|it| has(&format!("/{}", it.0))).collect(),
         }
     }
 }
@@ -106,7 +110,7 @@ impl Card {
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        let Self { title, version, description, facts } = self;
+        let Self { title, version, description, facts, links } = self;
         write!(
             out,
             "<h1>{}</h1><p class=version>Version {}</p>",
@@ -129,7 +133,7 @@ impl Card {
             }
         }
         out.push_str("</dl><nav>");
-        for (href, text) in LINKS {
+        for (href, text) in links {
             write!(out, "<a href=\"{href}\">{text}</a>")?;
         }
         out.push_str("</nav>");

@@ -26,10 +26,10 @@ pub use card::front;
 /// # Errors
 /// When the document cannot be written: a defect of ours.
 pub fn with_pages(routes: Router, described: OpenApi, about: &About) -> Result<Router> {
-    let card = Card::of(&about.info);
     let (pages, also_described) = http::routes().split_for_parts();
     let mut described = described;
     described.merge(also_described);
+    let card = Card::of(&about.info, |path| described.paths.paths.contains_key(path));
     let document = Document::new(serde_json::to_vec(&openapi::complete(described, about)?)?);
     Ok(routes.merge(pages.with_state(http::Pages::new(&card, document))))
 }

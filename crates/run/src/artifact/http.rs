@@ -44,6 +44,8 @@ pub struct Stats {
 
 /// A new artifact, or one that replaces another.
 #[derive(ToSchema)]
+#[schema(example = json!({"tags": ["dengue"],
+    "data": {"type": "generic", "metadata": {"run": 1}, "content": {"beta": 0.5}}}))]
 #[expect(dead_code, reason = "documents what `NewArtifact::read` takes")]
 pub(super) struct ArtifactIn {
     /// Its id, to choose it; a new one unless given.
@@ -96,7 +98,7 @@ pub(super) fn routes(artifacts: Artifacts, access: Access) -> OpenApiRouter {
 
 /// List artifacts
 ///
-/// Without their content. Filter by `id`, `created_at`, `updated_at`, `level`, `parent_id`, `tags`.
+/// Without their content.
 #[utoipa::path(get, path = "/api/v1/artifacts", tag = "artifacts",
     responses((status = 200, body = Vec<Artifact>)))]
 async fn list_artifacts(

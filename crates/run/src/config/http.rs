@@ -34,6 +34,7 @@ pub static FIELDS: Fields = Fields {
 
 /// A new config, or one that replaces another.
 #[derive(ToSchema)]
+#[schema(example = json!({"name": "three months ahead", "tags": ["dengue"], "data": {}}))]
 #[expect(dead_code, reason = "documents what `NewConfig::read` takes")]
 struct ConfigIn {
     /// Its id, to choose it; a new one unless given.
@@ -74,8 +75,6 @@ pub(super) fn routes(configs: Configs) -> OpenApiRouter {
 }
 
 /// List configs
-///
-/// Filter and sort by `id`, `name`, `created_at`, `updated_at`, `tags`.
 #[utoipa::path(get, path = "/api/v1/configs", tag = "configs",
     responses((status = 200, body = Vec<Config>)))]
 async fn list_configs(

@@ -36,6 +36,8 @@ pub static FIELDS: Fields = Fields {
 
 /// A new task, or one that replaces another.
 #[derive(ToSchema)]
+#[schema(example = json!({"command": "calculate_sum", "task_type": "python",
+    "parameters": {"a": 10, "b": 32}}))]
 #[expect(dead_code, reason = "documents what `NewTask::read` takes")]
 struct TaskIn {
     /// Its id, to choose it; a new one unless given.
@@ -77,8 +79,6 @@ pub(super) fn routes(tasks: Tasks) -> OpenApiRouter {
 }
 
 /// List tasks
-///
-/// Filter and sort by `id`, `command`, `task_type`, `enabled`, `created_at`, `updated_at`.
 #[utoipa::path(get, path = "/api/v1/tasks", tag = "tasks",
     params(("enabled" = Option<bool>, Query, description = "only tasks that are, or are not")),
     responses((status = 200, body = Vec<Task>)))]

@@ -284,6 +284,19 @@ on_both_databases! {
         server.stop().await;
     }
 
+    async fn the_page_of_a_service_leads_to_what_it_has(database: TestDatabase) {
+        let (server, client) = start(&database).await;
+        let html = client.get("/").await.expect(200).text();
+        let links: Vec<&str> =
+            html.split("<a href=\"").skip(1).map(|it| it.split('"').next().unwrap()).collect();
+        let ours: Vec<&&str> = links.iter().filter(|it| !it.contains(':')).collect();
+        assert_eq!(ours.len(), 8, "{links:?}");
+        for link in ours {
+            client.get(&format!("/{link}")).await.expect(200);
+        }
+        server.stop().await;
+    }
+
     async fn the_documents_configs_are_those_of_the_service(database: TestDatabase) {
         let (server, client) = start(&database).await;
         let document = document(&client).await;
