@@ -81,7 +81,8 @@ impl Time {
     /// Reads what [`Time::written`] wrote, which is what databases give back.
     fn read_written(text: &str) -> Option<Self> {
         let bytes: &[u8; 27] = text.as_bytes().try_into().ok()?;
-        let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (26, b'Z')];
+        let marks =
+            [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (26, b'Z')];
         if marks.iter().any(|(at, mark)| bytes[*at] != *mark) {
             return None;
         }
@@ -195,7 +196,8 @@ impl Clock {
         } else {
             last.increment()
         };
-        *last = next.unwrap_or_else(|_| ulid::Ulid::from_parts(last.timestamp_ms() + 1, rand_bits()));
+        *last =
+            next.unwrap_or_else(|_| ulid::Ulid::from_parts(last.timestamp_ms() + 1, rand_bits()));
         Ulid::from(*last)
     }
 

@@ -189,9 +189,7 @@ fn rendering(kind: Kind, code: &str) -> (StatusCode, &'static str, &'static str)
             (StatusCode::UNPROCESSABLE_ENTITY, "validation-failed", "Validation Error")
         }
         (_, "invalid_ulid") => (StatusCode::BAD_REQUEST, "invalid-ulid", "Invalid ULID Format"),
-        (_, "body_too_large") => {
-            (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Content Too Large")
-        }
+        (_, "body_too_large") => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Content Too Large"),
         (_, "media_type_unsupported") => {
             (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "Unsupported Media Type")
         }

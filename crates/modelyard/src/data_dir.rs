@@ -80,10 +80,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = DataDir::open(dir.path(), &Clock::system()).unwrap();
         let node = first.node().to_owned();
-        assert!(matches!(
-            DataDir::open(dir.path(), &Clock::system()),
-            Err(DataDirError::InUse(_))
-        ));
+        assert!(matches!(DataDir::open(dir.path(), &Clock::system()), Err(DataDirError::InUse(_))));
         drop(first);
         assert_eq!(DataDir::open(dir.path(), &Clock::system()).unwrap().node(), node);
     }

@@ -265,11 +265,7 @@ async fn share(
 ///
 /// # Errors
 /// When the store cannot be opened.
-pub fn open_blobs(
-    settings: &Settings,
-    data_dir: &Path,
-    clock: Clock,
-) -> Result<Blobs, OpenError> {
+pub fn open_blobs(settings: &Settings, data_dir: &Path, clock: Clock) -> Result<Blobs, OpenError> {
     match settings.blobs.url.as_str() {
         "" => Blobs::directory(&data_dir.join("blobs"), clock),
         url => Blobs::url(url, settings.blobs.options.clone(), clock),

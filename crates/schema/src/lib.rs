@@ -29,8 +29,7 @@ const MIGRATIONS: &[Migration] =
     migrations! { 1 "blobs", 2 "configs", 3 "artifacts", 4 "jobs", 5 "tasks" };
 
 /// Every table with rows of ours, parents before children: what a backup holds.
-pub const TABLES: &[&str] =
-    &["blobs", "configs", "artifacts", "config_artifacts", "jobs", "tasks"];
+pub const TABLES: &[&str] = &["blobs", "configs", "artifacts", "config_artifacts", "jobs", "tasks"];
 
 /// The schema and the program do not fit.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +115,9 @@ pub async fn status(db: &Db) -> Result<Vec<Applied>, SchemaError> {
 async fn has_migrations(conn: &mut Conn) -> Result<bool, db::Error> {
     let sql = match conn.dialect() {
         Dialect::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE name = 'schema_migrations'",
-        Dialect::Postgres => "SELECT COUNT(*) FROM pg_tables WHERE tablename = 'schema_migrations' AND schemaname = current_schema()",
+        Dialect::Postgres => {
+            "SELECT COUNT(*) FROM pg_tables WHERE tablename = 'schema_migrations' AND schemaname = current_schema()"
+        }
     };
     let (count,): (i64,) = query(sql).fetch_one(conn).await?;
     Ok(count > 0)

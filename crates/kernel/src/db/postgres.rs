@@ -38,7 +38,9 @@ fn manager(config: tokio_postgres::Config) -> Result<Manager> {
     }
     let (tls, _unreadable) = MakeRustlsConnect::with_native_certs().map_err(|errors| {
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        Error::Connect(format!("the machine's certificates cannot be read: {}", errors.join("; ")).into())
+        Error::Connect(
+            format!("the machine's certificates cannot be read: {}", errors.join("; ")).into(),
+        )
     })?;
     Ok(Manager::from_config(config, tls, recycling))
 }

@@ -147,7 +147,12 @@ impl Configs {
     ///
     /// # Errors
     /// `config_missing`, `precondition_failed`.
-    pub async fn delete(&self, caller: &Caller, id: ConfigId, conditions: &Conditions) -> Result<()> {
+    pub async fn delete(
+        &self,
+        caller: &Caller,
+        id: ConfigId,
+        conditions: &Conditions,
+    ) -> Result<()> {
         let scope = caller.permit(WRITE)?;
         let mut tx = self.db.begin().await?;
         self.remove(&mut tx, scope, id, conditions).await?;
