@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,6 +14,7 @@ use modelyard_ml::ml::Ml;
 use modelyard_run::runner::{RunError, Workspace};
 use modelyard_schema::SchemaError;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{self, Assembled, Shared, TENANT};
 use crate::data_dir::{DataDir, DataDirError};
@@ -70,6 +72,9 @@ pub enum ServeError {
         /// What it said.
         cause: RunError,
     },
+    /// Nobody could stop it.
+    #[error("signals cannot be listened for: {0}")]
+    Signals(#[source] std::io::Error),
     /// Something else failed at start.
     #[error("{0}")]
     Start(#[from] Failure),
@@ -85,6 +90,7 @@ pub struct Server {
     services: Vec<(String, String)>,
     patience: Duration,
     stopped: tokio::sync::oneshot::Receiver<()>,
+    work_root: Arc<Path>,
     _data_dir: DataDir,
 }
 
@@ -159,6 +165,7 @@ impl Server {
             services: names,
             patience,
             stopped,
+            work_root: shared.work_root.clone(),
             _data_dir: data_dir,
         })
     }
@@ -193,8 +200,8 @@ impl Server {
     }
 
     /// Serves until the process is asked to stop, and stops.
-    pub async fn run(self) {
-        stop_signal().await;
+    pub async fn run(self, stop: StopSignal) {
+        stop.received().await;
         tracing::info!("stopping: what runs may finish");
         self.stop().await;
     }
@@ -202,7 +209,7 @@ impl Server {
     /// Stops: requests and jobs may finish, then they are interrupted; interrupted jobs are begun
     /// again at the next start. No process and no temporary directory is left.
     pub async fn stop(self) {
-        let Self { background, db, models, patience, stopped, .. } = self;
+        let Self { background, db, models, patience, stopped, work_root, .. } = self;
         background.stopping().cancel();
         let _closed = tokio::time::timeout(patience, stopped).await;
         if !background.shutdown(patience).await {
@@ -210,6 +217,10 @@ impl Server {
         }
         for model in models {
             model.stop().await;
+        }
+        // What was let go of a moment ago may not be gone yet, and the runtime waits for nobody.
+        if let Err(failure) = sweep_workspaces(&work_root).await {
+            tracing::warn!(%failure, "workspaces are left for the next start");
         }
         db.close().await;
     }
@@ -272,7 +283,7 @@ pub fn open_blobs(settings: &Settings, data_dir: &Path, clock: Clock) -> Result<
     }
 }
 
-/// Ends and removes what a process that was killed left behind.
+/// Ends and removes what nobody holds any more, such as what a process that was killed left behind.
 async fn sweep_workspaces(root: &Path) -> Result<(), ServeError> {
     let root: PathBuf = root.to_owned();
     let swept = tokio::task::spawn_blocking(move || {
@@ -284,7 +295,7 @@ async fn sweep_workspaces(root: &Path) -> Result<(), ServeError> {
         tracing::info!(
             workspaces = swept.workspaces,
             processes = swept.killed,
-            "what the last process left behind is gone"
+            "what was left behind is gone"
         );
     }
     Ok(())
@@ -348,19 +359,34 @@ async fn open(
     Ok((service.id, http::guarded(routes, authenticator)))
 }
 
-/// Ends when the process is asked to stop: Ctrl-C, or `SIGTERM`.
-async fn stop_signal() {
-    let mut terminate =
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(it) => it,
-            Err(error) => {
-                tracing::error!(%error, "SIGTERM cannot be listened for");
-                let _interrupted = tokio::signal::ctrl_c().await;
-                return;
-            }
-        };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+/// The wish that the process stops: Ctrl-C, or `SIGTERM`.
+///
+/// Make it before the server starts: until then a signal ends the process at once, and whatever it
+/// has begun is left for its next start.
+#[derive(Debug)]
+pub struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// When the system does not let us.
+    pub fn listen() -> Result<Self, ServeError> {
+        let listen = |kind| signal(kind).map_err(ServeError::Signals);
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Ends when the process is, or was, asked to stop.
+    async fn received(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }

@@ -35,7 +35,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::server::{ServeError, Server};
+use crate::server::{ServeError, Server, StopSignal};
 use crate::settings::{Options, Settings};
 
 /// A service that is ready to be served.
@@ -243,10 +243,11 @@ impl ServiceBuilder {
         let service = self.build().map_err(|it| ServeError::Service(it.to_string()))?;
         let settings = Settings::load(&Options::default())?;
         crate::logging::start(&settings);
+        let stop = StopSignal::listen()?;
         let server = Server::start(vec![service], settings).await?;
         let mut out = std::io::stdout();
         let _closed = out.write_all(server.greeting().as_bytes());
-        server.run().await;
+        server.run(stop).await;
         Ok(())
     }
 }

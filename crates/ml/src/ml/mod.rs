@@ -226,6 +226,13 @@ impl Ml {
     }
 }
 
+/// Ends what still runs in a workspace and removes it, before anybody hears that the run is over.
+async fn leave(run: Run) {
+    if let Err(error) = run.workspace.remove().await {
+        tracing::warn!(%error, "a workspace is left for the next start to remove");
+    }
+}
+
 /// What a job was asked to do.
 async fn read_input<T: DeserializeOwned + Send + 'static>(
     assignment: &mut Assignment,

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::horizon::Horizon;
 use super::model::{Metadata, PREDICTED, PREDICTION_FILES, PredictRequest, TRAINED};
 use super::publish::frame_content;
-use super::{Ml, failed, promised, read_input, script_failed};
+use super::{Ml, failed, leave, promised, read_input, script_failed};
 
 /// An archive up to this size needs no file on its way from the store to the workspace.
 const IN_MEMORY: usize = 4 << 20;
@@ -70,35 +70,43 @@ impl Ml {
         let config = self.config(&assignment.caller, training.config).await?;
         let values = self.values(&config, &request)?;
 
-        let run = self.run("predict", assignment.cancel.clone()).map_err(failed)?;
-        self.unpack(&run, &training).await?;
         let PredictRequest { historic, future, geo, .. } = request;
         let (historic, future) = (self.adapt(historic).await?, self.adapt(future).await?);
-        let started = self.0.clock.now();
         let input = PredictInput { config: values, historic, future, geo };
-        let predicted = self.0.model.runner.predict(&run, input).await;
-        let metadata = Metadata::new(config.id, started, self.0.clock.now());
+        let run = self.run("predict", assignment.cancel.clone()).map_err(failed)?;
+        let predicted = self.predict_in(&run, &assignment, id, &training, input).await;
+        leave(run).await;
+        predicted.map(|()| done)
+    }
 
-        let failure = match predicted {
-            Ok(predicted) => {
-                self.keep(&assignment, &run, id, training.artifact.id, &metadata, predicted)
-                    .await?;
-                None
-            }
+    /// Predicts in a workspace and publishes what came of it, also when the script failed.
+    async fn predict_in(
+        &self,
+        run: &Run,
+        assignment: &Assignment,
+        id: ArtifactId,
+        training: &Training,
+        input: PredictInput,
+    ) -> Result<(), Failed> {
+        self.unpack(run, training).await?;
+        let started = self.0.clock.now();
+        let predicted = self.0.model.runner.predict(run, input).await;
+        let metadata = Metadata::new(training.config, started, self.0.clock.now());
+        let parent = training.artifact.id;
+        match predicted {
+            Ok(predicted) => self.keep(assignment, run, id, parent, &metadata, predicted).await,
             Err(error) if error.output().is_some() && !assignment.cancel.is_cancelled() => {
                 let metadata = metadata.failed().with_script(error.output());
-                let stored = self.archive(&run).await?;
+                let stored = self.archive(run).await?;
                 let size = Some(stored.blob().size_bytes);
                 let data = metadata.data(PREDICTION_FILES, "application/zip", size);
-                let parent = Some(training.artifact.id);
-                let draft = self.draft(Some(id), parent, data, NewContent::Stored(stored)).await?;
-                self.publish(&assignment, vec![draft], None).await?;
-                Some(script_failed(&error, id.0))
+                let content = NewContent::Stored(stored);
+                let draft = self.draft(Some(id), Some(parent), data, content).await?;
+                self.publish(assignment, vec![draft], None).await?;
+                Err(script_failed(&error, id.0))
             }
-            Err(error) => return Err(failed(error)),
-        };
-        run.workspace.remove().await.map_err(failed)?;
-        failure.map_or(Ok(done), Err)
+            Err(error) => Err(failed(error)),
+        }
     }
 
     fn values(

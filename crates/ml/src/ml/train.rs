@@ -1,12 +1,13 @@
 //! The job of a training.
 
 use modelyard_kernel::{Assignment, Done, Failed};
-use modelyard_run::artifact::NewContent;
-use modelyard_run::runner::TrainInput;
+use modelyard_run::artifact::{ArtifactId, NewContent};
+use modelyard_run::config::ConfigId;
+use modelyard_run::runner::{Run, TrainInput};
 
 use super::horizon::Horizon;
 use super::model::{Metadata, TRAINED, TrainRequest};
-use super::{Ml, failed, promised, read_input, script_failed};
+use super::{Ml, failed, leave, promised, read_input, script_failed};
 
 impl Ml {
     pub(super) async fn do_train(&self, mut assignment: Assignment) -> Result<Done, Failed> {
@@ -27,10 +28,24 @@ impl Ml {
         let data = self.adapt(request.data).await?;
 
         let run = self.run("train", assignment.cancel.clone()).map_err(failed)?;
-        let started = self.0.clock.now();
         let input = TrainInput { config: values, data, geo: request.geo };
-        let trained = self.0.model.runner.train(&run, input).await;
-        let metadata = Metadata::new(config.id, started, self.0.clock.now());
+        let trained = self.train_in(&run, &assignment, id, config.id, input).await;
+        leave(run).await;
+        trained.map(|()| done)
+    }
+
+    /// Trains in a workspace and publishes it, also when the script failed.
+    async fn train_in(
+        &self,
+        run: &Run,
+        assignment: &Assignment,
+        id: ArtifactId,
+        config: ConfigId,
+        input: TrainInput,
+    ) -> Result<(), Failed> {
+        let started = self.0.clock.now();
+        let trained = self.0.model.runner.train(run, input).await;
+        let metadata = Metadata::new(config, started, self.0.clock.now());
 
         let (metadata, failure) = match trained {
             Ok(trained) => (metadata.with_script(trained.script.as_ref()), None),
@@ -39,11 +54,10 @@ impl Ml {
             }
             Err(error) => return Err(failed(error)),
         };
-        let stored = self.archive(&run).await?;
+        let stored = self.archive(run).await?;
         let data = metadata.data(TRAINED, "application/zip", Some(stored.blob().size_bytes));
         let draft = self.draft(Some(id), None, data, NewContent::Stored(stored)).await?;
-        self.publish(&assignment, vec![draft], Some(config.id)).await?;
-        run.workspace.remove().await.map_err(failed)?;
-        failure.map_or(Ok(done), Err)
+        self.publish(assignment, vec![draft], Some(config)).await?;
+        failure.map_or(Ok(()), Err)
     }
 }

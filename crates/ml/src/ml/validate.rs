@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::horizon::{Horizon, mismatch};
 use super::model::{PredictRequest, TrainRequest, ValidateRequest, Validation, error, has_errors};
 use super::predict::{NotATraining, Training};
-use super::{Ml, READ};
+use super::{Ml, READ, leave};
 
 impl Ml {
     /// Looks at a request without running it.
@@ -44,9 +44,9 @@ impl Ml {
         let data = self.adapt(it.data).await?;
         let run = self.run("validate", CancellationToken::new()).map_err(broken)?;
         let input = TrainInput { config: values, data, geo: it.geo };
-        let more = self.0.model.runner.validate_train(&run, input).await.map_err(broken)?;
-        run.workspace.remove().await.map_err(broken)?;
-        found.extend(more);
+        let more = self.0.model.runner.validate_train(&run, input).await;
+        leave(run).await;
+        found.extend(more.map_err(broken)?);
         Ok(found)
     }
 
@@ -91,9 +91,9 @@ impl Ml {
                 format!("The workspace of training artifact {} is damaged", training.artifact.id);
             return Ok(vec![error("training_workspace_corrupted", message, "artifact_id")]);
         }
-        let found = runner.validate_predict(&run, input).await.map_err(broken)?;
-        run.workspace.remove().await.map_err(broken)?;
-        Ok(found)
+        let found = runner.validate_predict(&run, input).await;
+        leave(run).await;
+        found.map_err(broken)
     }
 }
 

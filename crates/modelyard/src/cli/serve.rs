@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use modelyard::server::Server;
+use modelyard::server::{Server, StopSignal};
 use modelyard::settings::{Options, Settings};
 use modelyard::{Service, logging};
 use modelyard_ml::project::{LoadOptions, Param, Project};
@@ -53,10 +53,11 @@ impl Serve {
         for dir in &dirs {
             services.push(Service::from_project(Project::load_with(dir, &load)?)?);
         }
+        let stop = StopSignal::listen()?;
         let server = Server::start(services, settings).await?;
         // That nobody reads it is no reason not to serve.
         let _unread = std::io::stdout().write_all(server.greeting().as_bytes());
-        server.run().await;
+        server.run(stop).await;
         Ok(())
     }
 }

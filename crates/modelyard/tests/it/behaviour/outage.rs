@@ -76,10 +76,14 @@ async fn connection(mut from: TcpStream, to: impl ToSocketAddrs, mut line: watch
         let state = *line.borrow_and_update();
         match state {
             Line::Cut => return,
-            Line::Silent => line.changed().await.unwrap(),
             Line::Open => tokio::select! {
                 _ended = tokio::io::copy_bidirectional(&mut from, &mut to) => return,
-                changed = line.changed() => changed.unwrap(),
+                _changed = line.changed() => {}
+            },
+            Line::Silent => match line.changed().await {
+                Ok(()) => {}
+                // The test is over.
+                Err(_) => return,
             },
         }
     }

@@ -133,6 +133,25 @@ fn it_serves_although_nobody_reads_what_it_says() {
 }
 
 #[test]
+fn a_stop_while_it_starts_is_a_stop() {
+    run(async {
+        let project = Project::new("sleep 60");
+        let mut program = Program::start(impatient(&project)).await;
+        let id = config(&program.client, json!({})).await;
+        train_with(&program.client, &id).await;
+        // The sooner the signal, the likelier that nobody listens for it yet.
+        program.signal(Signal::TERM);
+        assert_eq!(program.ended(Duration::from_secs(8)).await.code(), Some(0));
+        for _ in 0..5 {
+            let mut program = Program::start(impatient(&project)).await;
+            program.signal(Signal::TERM);
+            assert_eq!(program.ended(Duration::from_secs(8)).await.code(), Some(0));
+            assert!(project.workspaces().is_empty(), "{:?}", project.workspaces());
+        }
+    });
+}
+
+#[test]
 fn an_interrupt_is_a_stop_too() {
     run(async {
         let project = Project::new("");
