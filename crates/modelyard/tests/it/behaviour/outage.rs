@@ -248,7 +248,7 @@ fn a_job_that_ends_during_an_outage_is_written_down_when_it_is_over() {
         running(&client, &submitted.job).await;
         proxy.set(Line::Cut);
         // Longer than anybody would try in one go.
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
         proxy.set(Line::Open);
         let path = format!("/api/v1/jobs/{}", submitted.job);
         until("the job has ended", async || {
