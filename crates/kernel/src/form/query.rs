@@ -1,6 +1,7 @@
 //! Reading the query string. Values are text, and are echoed as text when they are wrong.
 
 use serde_json::Value;
+use url::form_urlencoded;
 
 use super::{Bounds, Node, Report};
 
@@ -13,15 +14,8 @@ pub struct Query {
 impl Query {
     /// Takes the text after the `?` apart. Any text is a query string.
     pub fn parse(text: Option<&str>) -> Self {
-        let pairs = text
-            .unwrap_or_default()
-            .split('&')
-            .filter(|pair| !pair.is_empty())
-            .map(|pair| {
-                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                (decode(name), decode(value))
-            })
-            .collect();
+        let pairs =
+            form_urlencoded::parse(text.unwrap_or_default().as_bytes()).into_owned().collect();
         Query { pairs }
     }
 
@@ -80,31 +74,6 @@ fn read<T>(
 ) -> Option<T> {
     let value = Value::String(raw?.to_owned());
     read(&Node::at(&["query", name], &value, report))
-}
-
-/// Undoes percent-encoding and `+` for space. Bytes that are no UTF-8 become replacement characters.
-fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let escaped = after.get(..2).filter(|_| *first == b'%').and_then(hex_byte);
-        match (*first, escaped) {
-            (_, Some(byte)) => {
-                bytes.push(byte);
-                rest = &after[2..];
-                continue;
-            }
-            (b'+', None) => bytes.push(b' '),
-            (byte, None) => bytes.push(byte),
-        }
-        rest = after;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn hex_byte(digits: &[u8]) -> Option<u8> {
-    let digit = |at: usize| char::from(digits[at]).to_digit(16);
-    u8::try_from(digit(0)? * 16 + digit(1)?).ok()
 }
 
 #[cfg(test)]

@@ -125,6 +125,17 @@ fn a_table_is_touched_by_one_folder() {
 }
 
 #[test]
+fn every_statement_of_a_slice_asks_for_its_scope() {
+    let stores: Vec<_> = sources().into_iter().filter(|it| it.0.ends_with("/store.rs")).collect();
+    assert!(stores.len() >= 5, "only {} stores were found", stores.len());
+    for (path, text) in stores {
+        assert!(text.contains("scoped("), "{path} has no statements");
+        let bare = text.lines().find(|it| it.trim_start().starts_with("query("));
+        assert_eq!(bare, None, "{path} has a statement without a scope");
+    }
+}
+
+#[test]
 fn tables_are_seen_in_sql() {
     assert_eq!(tables("SELECT a FROM configs WHERE b"), BTreeSet::from(["configs"]));
     assert_eq!(
