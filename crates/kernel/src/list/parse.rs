@@ -20,6 +20,9 @@ pub const MAX_LIMIT: i64 = 500;
 const MAX_FILTERS: usize = 50;
 /// The longest list of one `[in]`.
 const MAX_IN: usize = 100;
+/// The longest text that is looked for within others, in characters: SQLite gives up on patterns of
+/// more than 50,000 bytes.
+const MAX_SOUGHT: usize = 1000;
 
 const OPERATORS: [(&str, Operator); 8] = [
     ("eq", Operator::Eq),
@@ -160,7 +163,17 @@ fn search(text: &str) -> Result<Option<String>, Failure> {
         let detail = "`q` looks for a text without zero characters";
         return Err(Failure::bad_request("filter_invalid", detail));
     }
+    bounded("q", text)?;
     Ok(Some(text.trim().to_ascii_lowercase()).filter(|it| !it.is_empty()))
+}
+
+/// Checks a text that is looked for within others.
+fn bounded(parameter: &str, text: &str) -> Result<(), Failure> {
+    if text.chars().nth(MAX_SOUGHT).is_none() {
+        return Ok(());
+    }
+    let detail = format!("`{parameter}` looks for a text of at most {MAX_SOUGHT} characters");
+    Err(Failure::bad_request("filter_invalid", detail))
 }
 
 fn sort(text: &str, fields: &'static Fields) -> Result<Vec<Sort>, Failure> {
@@ -227,7 +240,10 @@ fn filter(key: &str, text: &str, fields: &'static Fields) -> Result<Filter, Fail
             }
             parts.into_iter().map(|it| values(field, it)).collect::<Result<Vec<_>, _>>()?.concat()
         }
-        Operator::Contains => vec![value(field, &text.to_ascii_lowercase())?],
+        Operator::Contains => {
+            bounded(key, text)?;
+            vec![value(field, &text.to_ascii_lowercase())?]
+        }
         _ => values(field, text)?,
     };
     Ok(Filter { field: index, operator, values })

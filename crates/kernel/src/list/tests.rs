@@ -52,6 +52,18 @@ fn what_is_unknown_is_answered_with_what_is_valid() {
 }
 
 #[test]
+fn a_text_to_look_for_has_an_end() {
+    // SQLite gives up on a pattern of 50,000 bytes, and every other character may need an escape.
+    for query in ["q=", "name[contains]="] {
+        assert!(read(&format!("{query}{}", "%C3%A5".repeat(1000))).is_ok(), "{query}");
+        let failure = read(&format!("{query}{}", "a".repeat(1001))).unwrap_err();
+        assert_eq!((failure.code(), failure.status().as_u16()), ("filter_invalid", 400), "{query}");
+        assert!(failure.detail().contains("1000 characters"), "{}", failure.detail());
+    }
+    assert!(read(&format!("name={}", "a".repeat(60_000))).is_ok());
+}
+
+#[test]
 fn a_time_is_as_long_as_it_is_precise() {
     for (text, seconds) in [
         ("2026-11-01", 86_400.0),
