@@ -8,7 +8,8 @@ use std::{
 
 use super::RunError;
 
-/// What a run does not need, by name, wherever it is in the project. `*` only at the beginning.
+/// What a run does not need, by name, wherever it is in the project. `*` only at the beginning or at
+/// the end.
 const EXCLUDED: [&str; 33] = [
     ".venv",
     "venv",
@@ -46,8 +47,26 @@ const EXCLUDED: [&str; 33] = [
     "target",
 ];
 
+/// Where keys and passwords are kept, by name, wherever it is in the project. A workspace becomes an
+/// artifact, which clients download.
+const SECRET: [&str; 12] = [
+    // The settings of the service, with its keys; scripts are told what is theirs in `config.yml`.
+    "modelyard.toml",
+    ".env",
+    ".env.*",
+    ".envrc",
+    ".ssh",
+    ".netrc",
+    ".pgpass",
+    ".Renviron",
+    ".aws",
+    ".git-credentials",
+    "*.pem",
+    "*.key",
+];
+
 /// Copies files with their modes. Links inside the project stay links, links out of it are left
-/// out, never followed. `skip` holds absolute paths of directories.
+/// out, never followed. `skip` holds paths of files and directories.
 pub fn project(project: &Path, target: &Path, skip: &[PathBuf]) -> Result<(), RunError> {
     let root = fs_err::canonicalize(project)?;
     let skip: Vec<PathBuf> = skip.iter().filter_map(|path| path.canonicalize().ok()).collect();
@@ -107,9 +126,14 @@ impl Copy<'_> {
 
 fn is_excluded(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
-    EXCLUDED.iter().any(|pattern| match pattern.strip_prefix('*') {
-        Some(ending) => name.ends_with(ending.as_bytes()),
-        None => name == pattern.as_bytes(),
+    EXCLUDED.iter().chain(&SECRET).any(|pattern| {
+        if let Some(ending) = pattern.strip_prefix('*') {
+            return name.ends_with(ending.as_bytes());
+        }
+        match pattern.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning.as_bytes()),
+            None => name == pattern.as_bytes(),
+        }
     })
 }
 
@@ -117,7 +141,54 @@ fn is_excluded(name: &OsStr) -> bool {
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
+    use std::path::Path;
+
     use super::project;
+
+    /// Every path below a directory, in order.
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = walkdir::WalkDir::new(directory).min_depth(1).into_iter();
+        let mut names: Vec<String> = entries
+            .map(|it| it.unwrap().path().strip_prefix(directory).unwrap().display().to_string())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn keys_and_passwords_stay_where_they_are() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let from = from.path();
+        let secret = [
+            "modelyard.toml",
+            "sub/modelyard.toml",
+            ".env",
+            ".env.production",
+            "sub/.env",
+            ".envrc",
+            ".ssh/id_ed25519",
+            ".netrc",
+            ".pgpass",
+            ".Renviron",
+            ".aws/credentials",
+            ".git-credentials",
+            "certificate.pem",
+            "sub/service.key",
+            "secrets/keys",
+            "other.toml",
+        ];
+        let plain = [".Rprofile", "environment.yml", "keys.csv", "monkey", "sub/train.py"];
+        for file in secret.iter().chain(&plain) {
+            let file = from.join(file);
+            fs_err::create_dir_all(file.parent().unwrap()).unwrap();
+            fs_err::write(file, "x").unwrap();
+        }
+        project(from, to.path(), &[from.join("secrets"), from.join("other.toml")]).unwrap();
+        assert_eq!(
+            names(to.path()),
+            [".Rprofile", "environment.yml", "keys.csv", "monkey", "sub", "sub/train.py"]
+        );
+    }
 
     #[test]
     fn a_copy_has_what_a_run_needs_and_nothing_from_outside() {
@@ -140,17 +211,8 @@ mod tests {
 
         project(from, to.path(), &[from.join("data/work")]).unwrap();
 
-        let mut names: Vec<String> = walkdir::WalkDir::new(to.path())
-            .min_depth(1)
-            .sort_by_file_name()
-            .into_iter()
-            .map(|entry| {
-                entry.unwrap().path().strip_prefix(to.path()).unwrap().display().to_string()
-            })
-            .collect();
-        names.sort();
         assert_eq!(
-            names,
+            names(to.path()),
             [
                 "data",
                 "main.py",
