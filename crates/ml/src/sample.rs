@@ -5,7 +5,7 @@
 
 use std::f64::consts::TAU;
 
-use modelyard_run::frame::{FieldType, Frame};
+use modelyard_run::frame::{Cell, FieldType, Frame};
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -154,7 +154,7 @@ pub fn generate(request: &SampleRequest) -> Sample {
 fn hide_cases(future: &mut Frame) {
     if let Some(cases) = future.column("disease_cases") {
         for row in &mut future.data {
-            row[cases] = Value::Null;
+            row[cases] = Cell::Null;
         }
     }
 }
@@ -213,7 +213,7 @@ impl Maker {
         frame
     }
 
-    fn row(&mut self, period: u32, location: usize) -> Vec<Value> {
+    fn row(&mut self, period: u32, location: usize) -> Vec<Cell> {
         let location = &self.locations[location];
         let chance = &mut self.chance;
         let time = year_fraction(period, self.weekly);

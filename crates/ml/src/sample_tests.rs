@@ -31,7 +31,7 @@ fn predict(request: SampleRequest) -> (Frame, Frame) {
     }
 }
 
-fn cell<'a>(frame: &'a Frame, row: usize, column: &str) -> &'a Value {
+fn cell<'a>(frame: &'a Frame, row: usize, column: &str) -> &'a Cell {
     &frame.data[row][frame.column(column).unwrap()]
 }
 

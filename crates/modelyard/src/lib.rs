@@ -28,7 +28,7 @@ pub use modelyard_kernel::{Health, form::Bounds};
 pub use modelyard_ml::info::{AssessedStatus, ModelMetadata, PeriodType, ServiceId, ServiceInfo};
 pub use modelyard_run::artifact::{Access, Hierarchy};
 pub use modelyard_run::config::schema::{ConfigSchema, Field, FieldKind};
-pub use modelyard_run::frame::Frame;
+pub use modelyard_run::frame::{Cell, Frame};
 pub use modelyard_run::runner::{
     ConfigFormat, Diagnostic, Limits, Model, ModelError, ModelRunner, PredictData, Runner,
     Severity, ShellRunner, ShellSpec, TrainData, functions,

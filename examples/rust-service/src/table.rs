@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use modelyard::Frame;
-use serde_json::Value;
+use modelyard::{Cell, Frame};
 
 use crate::calendar::{Calendar, Period, read_period};
 
@@ -83,9 +82,9 @@ pub struct Table {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// As the frame has it.
-    pub time_period: Value,
+    pub time_period: Cell,
     /// As the frame has it.
-    pub location: Value,
+    pub location: Cell,
     /// The key in [`Table::places`].
     pub place: String,
     pub period: Period,
@@ -115,7 +114,7 @@ impl Table {
 
         let mut table = Table::default();
         for (at, cells) in frame.data.iter().enumerate() {
-            let cell = |column: usize| cells.get(column).unwrap_or(&Value::Null);
+            let cell = |column: usize| cells.get(column).unwrap_or(&Cell::Null);
             let number =
                 |column: Option<usize>| column.and_then(|column| read_number(cell(column)));
 
@@ -152,27 +151,27 @@ impl Table {
 }
 
 /// A cell as text. Codes of locations, and months like 202301, may have come as numbers.
-fn read_text(cell: &Value) -> String {
+fn read_text(cell: &Cell) -> String {
     match cell {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
+        Cell::Null => String::new(),
+        Cell::Text(text) => text.as_str().to_owned(),
         other => other.to_string(),
     }
 }
 
 /// A number, also one in a column of text; None for an empty cell, `NA`, `inf` and fill values.
-fn read_number(cell: &Value) -> Option<f64> {
+fn read_number(cell: &Cell) -> Option<f64> {
     let number = match cell {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse().ok(),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        Cell::Number(number) => number.as_f64(),
+        Cell::Text(text) => text.as_str().trim().parse().ok(),
+        Cell::Null | Cell::Bool(_) => None,
     };
     number.filter(|number| number.abs() < FILL_VALUE)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -212,8 +211,8 @@ mod tests {
     fn codes_and_months_may_be_numbers() {
         let table = read(&frame(&[TIME_PERIOD, LOCATION, CASES], json!([[202301, 17, 4]])));
         let row = Row {
-            time_period: json!(202301),
-            location: json!(17),
+            time_period: 202301.into(),
+            location: 17.into(),
             place: "17".to_owned(),
             period: 2023 * 12,
         };

@@ -99,7 +99,7 @@ mod tests {
     fn the_clients_word_wins_over_the_frame_and_the_frame_over_the_config() {
         let future = Frame::new(
             vec!["time_period".into(), "location".into()],
-            vec![vec![json!("2023-01"), json!("a")], vec![json!("2023-02"), json!("a")]],
+            vec![vec!["2023-01".into(), "a".into()], vec!["2023-02".into(), "a".into()]],
         );
         let periods =
             |asked, future| Horizon::resolve(asked, future, &config(7)).map(|it| it.periods);

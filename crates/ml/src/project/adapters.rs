@@ -3,8 +3,7 @@
 //! The orchestrator applies them only to models that it runs itself, so for a served model they
 //! are the service's to add.
 
-use modelyard_run::frame::Frame;
-use serde_json::Value;
+use modelyard_run::frame::{Cell, Frame};
 
 /// Pairs of the column to add and where its values come from: another column, or `week`, `month`
 /// or `year` of the row's `time_period`.
@@ -37,7 +36,7 @@ impl Adapters {
     }
 }
 
-fn values(frame: &Frame, from: &str) -> Option<Vec<Value>> {
+fn values(frame: &Frame, from: &str) -> Option<Vec<Cell>> {
     let part: fn(&str) -> Option<u32> = match from {
         "week" => week,
         "month" => month,
@@ -48,7 +47,7 @@ fn values(frame: &Frame, from: &str) -> Option<Vec<Value>> {
         }
     };
     let at = frame.column("time_period")?;
-    frame.data.iter().map(|row| part(row.get(at)?.as_str()?).map(Value::from)).collect()
+    frame.data.iter().map(|row| part(row.get(at)?.as_str()?).map(Cell::from)).collect()
 }
 
 /// `2024-W05`, `2024W5` and `2024SunW5` are weeks.
@@ -70,8 +69,6 @@ fn year(period: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn adapters(pairs: &[(&str, &str)]) -> Adapters {
@@ -79,7 +76,7 @@ mod tests {
         Adapters(pairs.iter().map(owned).collect())
     }
 
-    fn frame(columns: &[&str], rows: &[&[Value]]) -> Frame {
+    fn frame(columns: &[&str], rows: &[&[Cell]]) -> Frame {
         Frame {
             columns: columns.iter().map(|&name| name.to_owned()).collect(),
             data: rows.iter().map(|row| row.to_vec()).collect(),
@@ -92,8 +89,8 @@ mod tests {
         let mut data = frame(
             &["time_period", "location", "disease_cases"],
             &[
-                &[json!("2024-05"), json!("a"), json!(3)],
-                &[json!("2024-12"), json!("b"), json!(null)],
+                &["2024-05".into(), "a".into(), 3.into()],
+                &["2024-12".into(), "b".into(), Cell::Null],
             ],
         );
         adapters(&[
@@ -119,22 +116,22 @@ mod tests {
                 ],
                 &[
                     &[
-                        json!("2024-05"),
-                        json!("a"),
-                        json!(3),
-                        json!(3),
-                        json!(5),
-                        json!(2024),
-                        json!("a")
+                        "2024-05".into(),
+                        "a".into(),
+                        3.into(),
+                        3.into(),
+                        5.into(),
+                        2024.into(),
+                        "a".into()
                     ],
                     &[
-                        json!("2024-12"),
-                        json!("b"),
-                        json!(null),
-                        json!(null),
-                        json!(12),
-                        json!(2024),
-                        json!("b")
+                        "2024-12".into(),
+                        "b".into(),
+                        Cell::Null,
+                        Cell::Null,
+                        12.into(),
+                        2024.into(),
+                        "b".into()
                     ],
                 ]
             )
@@ -144,17 +141,17 @@ mod tests {
     #[test]
     fn weekly_periods_have_a_week_and_no_month() {
         for period in ["2024-W05", "2024W5", "2024SunW5"] {
-            let mut data = frame(&["time_period"], &[&[json!(period)]]);
+            let mut data = frame(&["time_period"], &[&[period.into()]]);
             adapters(&[("w", "week"), ("m", "month"), ("y", "year")]).apply(&mut data);
             assert_eq!(data.columns, ["time_period", "w", "y"]);
-            assert_eq!(data.data[0][1..], [json!(5), json!(2024)]);
+            assert_eq!(data.data[0][1..], [Cell::from(5), 2024.into()]);
         }
     }
 
     #[test]
     fn a_column_that_is_there_is_overwritten() {
-        let mut data = frame(&["a", "b"], &[&[json!(1), json!(2)]]);
+        let mut data = frame(&["a", "b"], &[&[1.into(), 2.into()]]);
         adapters(&[("b", "a")]).apply(&mut data);
-        assert_eq!(data, frame(&["a", "b"], &[&[json!(1), json!(1)]]));
+        assert_eq!(data, frame(&["a", "b"], &[&[1.into(), 1.into()]]));
     }
 }

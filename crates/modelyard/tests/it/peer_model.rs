@@ -9,7 +9,6 @@ use modelyard::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// Peer config.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -109,7 +108,7 @@ async fn predict(config: PeerConfig, fitted: Fitted, it: PredictData) -> Result<
     let mut predictions = it.future;
     predictions.columns.extend(["sample_0".to_owned(), "sample_1".to_owned()]);
     for row in &mut predictions.data {
-        row.extend([Value::from(fitted.mean), Value::from(fitted.mean + 1.0)]);
+        row.extend([fitted.mean.into(), (fitted.mean + 1.0).into()]);
     }
     Ok(predictions)
 }

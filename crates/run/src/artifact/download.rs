@@ -9,12 +9,13 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use modelyard_kernel::blobs::BlobRead;
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{Failure, Kind, Result};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::content::Content;
 use super::model::ContentForm;
 use super::render::Rendered;
-use crate::frame::{Frame, write_python_json};
+use crate::frame::{Frame, FrameSchema, write_python_json, write_records};
 
 /// JSON content is turned into other forms in memory, so it has a limit; binary content has none.
 const MAX_CONVERTED: u64 = 512 << 20;
@@ -80,15 +81,20 @@ fn extension(media: &str) -> &'static str {
 }
 
 fn convert(form: Option<ContentForm>, json: &[u8], media: &str) -> Result<Vec<u8>> {
-    let is_frame = form == Some(ContentForm::Frame);
     let mut out = Vec::with_capacity(json.len());
-    let may_be_frame = is_frame || media == "application/vnd.chapkit.dataframe+json";
-    let frame = may_be_frame.then(|| serde_json::from_slice::<Frame>(json).ok()).flatten();
-    if let Some(frame) = frame {
-        if is_frame && media == "text/csv" {
+    if form == Some(ContentForm::Frame)
+        && let Ok(frame) = serde_json::from_slice::<Frame>(json)
+    {
+        if media == "text/csv" {
             return Ok(frame.to_csv());
         }
         frame.write_records(&mut out).map_err(Failure::internal)?;
+        return Ok(out);
+    }
+    if media == "application/vnd.chapkit.dataframe+json"
+        && let Ok(Table { columns, data, .. }) = serde_json::from_slice(json)
+    {
+        write_records(&columns, &data, &mut out).map_err(Failure::internal)?;
         return Ok(out);
     }
     let value: Value = serde_json::from_slice(json)?;
@@ -108,6 +114,15 @@ fn convert(form: Option<ContentForm>, json: &[u8], media: &str) -> Result<Vec<u8
         "content_not_a_file",
         format!("Cannot serialize content of type {kind}"),
     ))
+}
+
+/// A frame that a client stored. Nobody has looked at it, so its cells may be anything.
+#[derive(Deserialize)]
+struct Table {
+    columns: Vec<String>,
+    data: Vec<Vec<Value>>,
+    #[expect(dead_code, reason = "with a wrong one it is no frame")]
+    schema: Option<FrameSchema>,
 }
 
 /// Streams a blob: all of it, or the one range that is asked for.

@@ -4,11 +4,10 @@
 //! null, `True` and `False`. Reading gives a column one type, inferred from all of its cells.
 
 use std::collections::HashSet;
+use std::io::{self, Write};
 
-use serde_json::{Number, Value};
-
-use super::Frame;
 use super::python;
+use super::{Cell, Frame};
 
 /// Why a text is not a table.
 #[derive(Debug, thiserror::Error)]
@@ -28,11 +27,21 @@ impl Frame {
     /// The frame as a CSV file with a header line.
     pub fn to_csv(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        write_line(&mut out, self.columns.iter().map(|column| write_text(column)));
-        for row in &self.data {
-            write_line(&mut out, row.iter().map(write_cell));
-        }
+        self.write_csv(&mut out).expect("memory takes every byte");
         out
+    }
+
+    fn write_csv(&self, out: &mut impl Write) -> io::Result<()> {
+        write_line(
+            out,
+            &self.columns,
+            |column| column.is_empty(),
+            |column, out| write_text(column, out),
+        )?;
+        for row in &self.data {
+            write_line(out, row, |cell| cell.is_null() || *cell == "", write_cell)?;
+        }
+        Ok(())
     }
 
     /// Reads a CSV file with a header line. A file without any line is a frame without columns.
@@ -48,26 +57,40 @@ impl Frame {
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
         let text = std::str::from_utf8(bytes)
             .map_err(|error| FrameError::NotText { at: error.valid_up_to() })?;
-        let mut reader = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .from_reader(text.as_bytes());
-        let mut records = reader.records();
-        let Some(header) = records.next() else { return Ok(Frame::default()) };
-        let columns: Vec<String> = header?.iter().map(str::to_owned).collect();
+        let mut record = csv::StringRecord::new();
+        let mut reader = read(text);
+        if !reader.read_record(&mut record)? {
+            return Ok(Frame::default());
+        }
+        let columns: Vec<String> = record.iter().map(str::to_owned).collect();
         refuse_duplicates(&columns)?;
-        let mut rows = Vec::new();
-        for record in records {
-            let record = record?;
+        // What a column holds is known only at the end, so the text is gone through twice: that
+        // costs less than to keep its pieces.
+        let mut kinds = vec![Kind::Nothing; columns.len()];
+        let mut rows = 0;
+        while reader.read_record(&mut record)? {
             if record.len() != columns.len() {
                 let line = record.position().map_or(0, csv::Position::line);
                 let (found, expected) = (record.len(), columns.len());
                 return Err(FrameError::Ragged { line, found, expected });
             }
-            rows.push(record);
+            for (kind, cell) in kinds.iter_mut().zip(&record) {
+                *kind = kind.and_of(cell);
+            }
+            rows += 1;
         }
-        Ok(Frame::new(columns, convert(&rows)))
+        let mut reader = read(text);
+        reader.read_record(&mut record)?;
+        let mut data = Vec::with_capacity(rows);
+        while reader.read_record(&mut record)? {
+            data.push(kinds.iter().zip(&record).map(|(kind, cell)| kind.read(cell)).collect());
+        }
+        Ok(Frame::new(columns, data))
     }
+}
+
+fn read(text: &str) -> csv::Reader<&[u8]> {
+    csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes())
 }
 
 fn refuse_duplicates(columns: &[String]) -> Result<(), FrameError> {
@@ -78,37 +101,49 @@ fn refuse_duplicates(columns: &[String]) -> Result<(), FrameError> {
     }
 }
 
-fn write_line(out: &mut Vec<u8>, cells: impl ExactSizeIterator<Item = String>) {
-    let alone = cells.len() == 1;
-    for (index, cell) in cells.enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
+fn write_line<T, W: Write>(
+    out: &mut W,
+    cells: &[T],
+    is_empty: impl Fn(&T) -> bool,
+    write: impl Fn(&T, &mut W) -> io::Result<()>,
+) -> io::Result<()> {
+    match cells {
         // An empty line would be skipped by readers, and with it the row.
-        let cell = if alone && cell.is_empty() { "\"\"" } else { &cell };
-        out.extend_from_slice(cell.as_bytes());
+        [alone] if is_empty(alone) => out.write_all(b"\"\"")?,
+        cells => {
+            for (index, cell) in cells.iter().enumerate() {
+                if index > 0 {
+                    out.write_all(b",")?;
+                }
+                write(cell, out)?;
+            }
+        }
     }
-    out.extend_from_slice(b"\r\n");
+    out.write_all(b"\r\n")
 }
 
-fn write_cell(cell: &Value) -> String {
+fn write_cell(cell: &Cell, out: &mut impl Write) -> io::Result<()> {
     match cell {
-        Value::Null => String::new(),
-        Value::Bool(true) => "True".to_owned(),
-        Value::Bool(false) => "False".to_owned(),
-        Value::Number(number) => python::number(number),
-        Value::String(text) => write_text(text),
-        // Only a frame that was made by hand has such cells.
-        Value::Array(_) | Value::Object(_) => write_text(&cell.to_string()),
+        Cell::Null => Ok(()),
+        Cell::Bool(true) => out.write_all(b"True"),
+        Cell::Bool(false) => out.write_all(b"False"),
+        Cell::Number(number) => python::write_number(number, out),
+        Cell::Text(text) => write_text(text.as_str(), out),
     }
 }
 
-fn write_text(text: &str) -> String {
-    if text.contains([',', '"', '\r', '\n']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text.to_owned()
+fn write_text(text: &str, out: &mut impl Write) -> io::Result<()> {
+    if !text.contains([',', '"', '\r', '\n']) {
+        return out.write_all(text.as_bytes());
     }
+    out.write_all(b"\"")?;
+    let mut pieces = text.split('"');
+    out.write_all(pieces.next().unwrap_or_default().as_bytes())?;
+    for piece in pieces {
+        out.write_all(b"\"\"")?;
+        out.write_all(piece.as_bytes())?;
+    }
+    out.write_all(b"\"")
 }
 
 /// What the cells of a column have in common so far.
@@ -150,35 +185,26 @@ impl Kind {
         }
     }
 
-    fn read(self, text: &str) -> Value {
+    /// As [`Kind::and`], and looks at the text only where that can change anything.
+    fn and_of(self, text: &str) -> Kind {
+        if self == Kind::Text { self } else { self.and(Kind::of(text)) }
+    }
+
+    fn read(self, text: &str) -> Cell {
         let trimmed = text.trim();
         if trimmed.is_empty() {
-            return Value::Null;
+            return Cell::Null;
         }
         let read = match self {
-            Kind::Nothing => Some(Value::Null),
-            Kind::Boolean => boolean(trimmed).map(Value::Bool),
-            Kind::Integer => integer(trimmed).map(Value::Number),
-            // `Value::from` makes null of what is not finite.
-            Kind::Float => trimmed.parse::<f64>().ok().map(Value::from),
+            Kind::Nothing => Some(Cell::Null),
+            Kind::Boolean => boolean(trimmed).map(Cell::Bool),
+            Kind::Integer => integer(trimmed),
+            // What is not finite becomes null.
+            Kind::Float => trimmed.parse::<f64>().ok().map(Cell::from),
             Kind::Text => None,
         };
-        read.unwrap_or_else(|| Value::String(text.to_owned()))
+        read.unwrap_or_else(|| text.into())
     }
-}
-
-fn convert(rows: &[csv::StringRecord]) -> Vec<Vec<Value>> {
-    let mut kinds = vec![Kind::Nothing; rows.first().map_or(0, csv::StringRecord::len)];
-    for row in rows {
-        for (kind, cell) in kinds.iter_mut().zip(row) {
-            if *kind != Kind::Text {
-                *kind = kind.and(Kind::of(cell));
-            }
-        }
-    }
-    rows.iter()
-        .map(|row| kinds.iter().zip(row).map(|(kind, cell)| kind.read(cell)).collect())
-        .collect()
 }
 
 fn boolean(text: &str) -> Option<bool> {
@@ -189,10 +215,10 @@ fn boolean(text: &str) -> Option<bool> {
     (is("false") || is("no")).then_some(false)
 }
 
-fn integer(text: &str) -> Option<Number> {
+fn integer(text: &str) -> Option<Cell> {
     match text.parse::<i64>() {
         Ok(value) => Some(value.into()),
-        Err(_) => text.parse::<u64>().ok().map(Number::from),
+        Err(_) => text.parse::<u64>().ok().map(Cell::from),
     }
 }
 

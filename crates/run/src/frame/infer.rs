@@ -1,8 +1,6 @@
 //! What the columns of a frame hold: known from the contract, or seen from the values.
 
-use serde_json::Value;
-
-use super::{FieldType, Frame, FrameField, FrameSchema};
+use super::{Cell, FieldType, Frame, FrameField, FrameSchema};
 
 /// Columns that mean the same in every service.
 const CANONICAL: [(&str, FieldType); 6] = [
@@ -38,14 +36,13 @@ fn canonical(name: &str) -> Option<FieldType> {
     CANONICAL.iter().find(|(column, _)| *column == name).map(|(_, kind)| *kind)
 }
 
-fn type_of(value: &Value) -> Option<FieldType> {
-    match value {
-        Value::Null => None,
-        Value::Bool(_) => Some(FieldType::Boolean),
-        Value::Number(number) if number.is_f64() => Some(FieldType::Number),
-        Value::Number(_) => Some(FieldType::Integer),
-        Value::String(_) => Some(FieldType::String),
-        Value::Array(_) | Value::Object(_) => Some(FieldType::Any),
+fn type_of(cell: &Cell) -> Option<FieldType> {
+    match cell {
+        Cell::Null => None,
+        Cell::Bool(_) => Some(FieldType::Boolean),
+        Cell::Number(number) if number.is_f64() => Some(FieldType::Number),
+        Cell::Number(_) => Some(FieldType::Integer),
+        Cell::Text(_) => Some(FieldType::String),
     }
 }
 

@@ -4,6 +4,7 @@
 //! On the wire a frame is `{"columns": […], "data": [[…], …], "schema"?: {"fields": […]}}`; in a
 //! model's workspace it is a CSV file. A cell is text, a number, a boolean or null.
 
+mod cell;
 mod csv;
 mod infer;
 mod python;
@@ -13,8 +14,8 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+pub use cell::{Cell, NotACell, Text};
 pub use csv::FrameError;
 pub use python::write_json as write_python_json;
 
@@ -29,7 +30,7 @@ pub struct Frame {
     pub columns: Vec<String>,
     /// The rows, each with one cell for each column.
     #[schema(schema_with = rows)]
-    pub data: Vec<Vec<Value>>,
+    pub data: Vec<Vec<Cell>>,
     /// What the columns hold, when somebody said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<FrameSchema>,
@@ -102,7 +103,7 @@ impl FieldType {
 
 impl Frame {
     /// A frame without a schema.
-    pub fn new(columns: Vec<String>, data: Vec<Vec<Value>>) -> Self {
+    pub fn new(columns: Vec<String>, data: Vec<Vec<Cell>>) -> Self {
         Frame { columns, data, schema: None }
     }
 
@@ -126,7 +127,7 @@ impl Frame {
     pub fn horizon(&self) -> Option<usize> {
         let period = self.column("time_period")?;
         let location = self.column("location");
-        let mut periods: HashMap<Option<&Value>, HashSet<&Value>> = HashMap::new();
+        let mut periods: HashMap<Option<&Cell>, HashSet<&Cell>> = HashMap::new();
         for row in &self.data {
             let place = location.and_then(|location| row.get(location));
             periods.entry(place).or_default().extend(row.get(period));
@@ -139,26 +140,40 @@ impl Frame {
     /// # Errors
     /// Those of `out`.
     pub fn write_records(&self, out: impl io::Write) -> io::Result<()> {
-        write_python_json(&Records(self), out)
+        write_records(&self.columns, &self.data, out)
     }
+}
+
+/// As [`Frame::write_records`], for a table with other cells.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_records<C: Serialize>(
+    columns: &[String],
+    rows: &[Vec<C>],
+    out: impl io::Write,
+) -> io::Result<()> {
+    write_python_json(&Records { columns, rows }, out)
 }
 
 /// The rows as objects, made one at a time.
-struct Records<'a>(&'a Frame);
+struct Records<'a, C> {
+    columns: &'a [String],
+    rows: &'a [Vec<C>],
+}
 
-impl Serialize for Records<'_> {
+impl<C: Serialize> Serialize for Records<'_, C> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Records(frame) = self;
-        serializer.collect_seq(frame.data.iter().map(|row| Record { columns: &frame.columns, row }))
+        serializer.collect_seq(self.rows.iter().map(|row| Record { columns: self.columns, row }))
     }
 }
 
-struct Record<'a> {
+struct Record<'a, C> {
     columns: &'a [String],
-    row: &'a [Value],
+    row: &'a [C],
 }
 
-impl Serialize for Record<'_> {
+impl<C: Serialize> Serialize for Record<'_, C> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.columns.iter().zip(self.row))
     }

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
+use serde_json::Number;
 use serde_json::ser::{Formatter, Serializer};
-use serde_json::{Number, Value};
 
 /// Writes JSON as Python's `json.dumps` does: `, ` and `: ` between things, only ASCII characters,
 /// floats as Python prints them.
@@ -15,23 +15,20 @@ pub fn write_json(value: &impl Serialize, out: impl Write) -> io::Result<()> {
     value.serialize(&mut Serializer::with_formatter(out, PythonFormatter)).map_err(io::Error::from)
 }
 
-/// A number as Python prints it: `24.0`, `1e-05`, `1e+300`.
-pub(super) fn number(number: &Number) -> String {
+/// Writes a number as Python prints it: `24.0`, `1e-05`, `1e+300`.
+pub(super) fn write_number(number: &Number, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
     match number.as_f64() {
-        Some(value) if number.is_f64() => float(value),
-        _ => number.to_string(),
+        // JSON spells finite floats as Python does, except for those close to zero.
+        Some(value) if number.is_f64() && value != 0.0 && value.abs() < 1e-4 => tiny(value, out),
+        _ => write!(out, "{number}"),
     }
 }
 
-/// JSON spells finite floats as Python does, except for those close to zero.
-fn float(value: f64) -> String {
-    if value == 0.0 || value.abs() >= 1e-4 {
-        return Value::from(value).to_string();
-    }
+fn tiny(value: f64, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
     let scientific = format!("{value:e}");
     match scientific.split_once("e-") {
-        Some((digits, exponent)) => format!("{digits}e-{exponent:0>2}"),
-        None => scientific,
+        Some((digits, exponent)) => write!(out, "{digits}e-{exponent:0>2}"),
+        None => out.write_all(scientific.as_bytes()),
     }
 }
 
@@ -51,7 +48,10 @@ impl Formatter for PythonFormatter {
     }
 
     fn write_f64<W: Write + ?Sized>(&mut self, out: &mut W, value: f64) -> io::Result<()> {
-        out.write_all(float(value).as_bytes())
+        match Number::from_f64(value) {
+            Some(number) => write_number(&number, out),
+            None => out.write_all(b"null"),
+        }
     }
 
     fn write_string_fragment<W: Write + ?Sized>(

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use modelyard_kernel::form::{Node, Object, quote};
 use serde_json::Value;
 
-use super::{FieldType, Frame, FrameField, FrameSchema};
+use super::{Cell, FieldType, Frame, FrameField, FrameSchema, NotACell};
 
 impl Frame {
     /// Reads a frame, reporting every violation: of the shape, and of what [`Frame`] promises.
@@ -42,13 +42,13 @@ fn read_columns(node: &Node<'_>) -> Option<Vec<String>> {
     (columns.len() == items.len()).then_some(columns)
 }
 
-fn read_rows(node: &Node<'_>, width: Option<usize>) -> Option<Vec<Vec<Value>>> {
+fn read_rows(node: &Node<'_>, width: Option<usize>) -> Option<Vec<Vec<Cell>>> {
     let items = node.items()?;
     let mut rows = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        match item {
-            Value::Array(row) if is_row(row, width) => rows.push(row.clone()),
-            _ => fail_row(&node.item(index, item), width),
+        match read_row(item, width) {
+            Some(row) => rows.push(row),
+            None => fail_row(&node.item(index, item), width),
         }
         if node.report().is_full() {
             return None;
@@ -57,12 +57,12 @@ fn read_rows(node: &Node<'_>, width: Option<usize>) -> Option<Vec<Vec<Value>>> {
     (rows.len() == items.len()).then_some(rows)
 }
 
-fn is_row(row: &[Value], width: Option<usize>) -> bool {
-    width.is_none_or(|width| row.len() == width) && row.iter().all(is_cell)
-}
-
-fn is_cell(value: &Value) -> bool {
-    !matches!(value, Value::Array(_) | Value::Object(_))
+fn read_row(item: &Value, width: Option<usize>) -> Option<Vec<Cell>> {
+    let row = item.as_array()?;
+    if width.is_some_and(|width| width != row.len()) {
+        return None;
+    }
+    row.iter().map(Cell::of).collect()
 }
 
 fn fail_row(node: &Node<'_>, width: Option<usize>) {
@@ -70,8 +70,8 @@ fn fail_row(node: &Node<'_>, width: Option<usize>) {
     if let Some(width) = width.filter(|width| *width != row.len()) {
         node.fail_rule(format!("the row has {} cells, but there are {width} columns", row.len()));
     }
-    for (index, cell) in row.iter().enumerate().filter(|(_, cell)| !is_cell(cell)) {
-        node.item(index, cell).fail_rule("a cell is text, a number, a boolean or null");
+    for (index, cell) in row.iter().enumerate().filter(|(_, cell)| Cell::of(cell).is_none()) {
+        node.item(index, cell).fail_rule(NotACell.to_string());
         if node.report().is_full() {
             return;
         }

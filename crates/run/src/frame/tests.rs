@@ -1,7 +1,7 @@
 use super::*;
 use modelyard_kernel::form::{Node, Report, parse_body};
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn read(value: Value) -> Result<Frame, Value> {
     let report = Report::new();
@@ -184,7 +184,7 @@ mod files {
 
     #[test]
     fn an_empty_cell_alone_in_its_row_is_quoted() {
-        let frame = Frame::new(vec!["a".to_owned()], vec![vec![Value::Null], vec![json!(1)]]);
+        let frame = Frame::new(vec!["a".to_owned()], vec![vec![Cell::Null], vec![1.into()]]);
         assert_eq!(text(frame.to_csv()), "a\r\n\"\"\r\n1\r\n");
         assert_eq!(Frame::from_csv(&frame.to_csv()).unwrap(), frame);
         assert_eq!(text(Frame::default().to_csv()), "\r\n");
@@ -233,18 +233,18 @@ mod files {
         assert_eq!(explain(b"a\n\xff\n"), "the file is not UTF-8 text, see byte 2");
     }
 
-    fn column() -> impl Strategy<Value = Vec<Value>> {
-        fn cells<S: Strategy<Value = Value>>(cell: S) -> impl Strategy<Value = Vec<Value>> {
-            let cell = prop_oneof![1 => Just(Value::Null), 4 => cell];
+    fn column() -> impl Strategy<Value = Vec<Cell>> {
+        fn cells<S: Strategy<Value = Cell>>(cell: S) -> impl Strategy<Value = Vec<Cell>> {
+            let cell = prop_oneof![1 => Just(Cell::Null), 4 => cell];
             proptest::collection::vec(cell, 5)
         }
         prop_oneof![
-            cells(any::<i64>().prop_map(Value::from)),
-            cells(any::<u64>().prop_map(Value::from)),
-            cells(any::<f64>().prop_map(Value::from)),
-            cells(any::<bool>().prop_map(Value::from)),
+            cells(any::<i64>().prop_map(Cell::from)),
+            cells(any::<u64>().prop_map(Cell::from)),
+            cells(any::<f64>().prop_map(Cell::from)),
+            cells(any::<bool>().prop_map(Cell::from)),
             // A letter at the end keeps text from looking like something else.
-            cells("[ -~éα\n\r]{0,8}[g-m]".prop_map(Value::from)),
+            cells("[ -~éα\n\r]{0,8}[g-m]".prop_map(Cell::from)),
         ]
     }
 
@@ -274,7 +274,7 @@ mod spelling {
     #[test]
     fn floats_are_printed_as_python_prints_them() {
         let printed =
-            |value: f64| text(Frame::new(vec!["x".to_owned()], vec![vec![json!(value)]]).to_csv());
+            |value: f64| text(Frame::new(vec!["x".to_owned()], vec![vec![value.into()]]).to_csv());
         // Recorded from Python 3.13.
         let recorded = [
             (8.333_333_333_333_334, "8.333333333333334"),
@@ -388,7 +388,7 @@ mod meaning {
         fn inference_says_something_about_every_column(
             columns in proptest::collection::vec("[a-z]{0,3}", 0..4),
             data in proptest::collection::vec(
-                proptest::collection::vec("[0-9a-z.]{0,3}".prop_map(Value::from), 0..5), 0..5),
+                proptest::collection::vec("[0-9a-z.]{0,3}".prop_map(Cell::from), 0..5), 0..5),
         ) {
             // Also for a frame that was made by hand and keeps no promise.
             let frame = Frame::new(columns, data);

@@ -1,7 +1,6 @@
 //! What `$validate` finds.
 
 use modelyard::{Diagnostic, TrainData};
-use serde_json::json;
 
 use super::{Request, blank, remove, set};
 use crate::{Options, calendar::Calendar, validate};
@@ -97,7 +96,7 @@ fn data_without_cases_is_no_training_data() {
 fn unreadable_and_mixed_periods_are_found() {
     let mut request = monthly();
     set(&mut request.training, "time_period", |at, row| match at {
-        4 => json!("May"),
+        4 => "May".into(),
         _ => row[0].clone(),
     });
     let expected = "error unreadable_period data: row 5 of the training data: `May` is not a time \

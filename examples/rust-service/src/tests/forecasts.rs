@@ -1,7 +1,6 @@
 //! Forecasts from training data to samples, through the model as it is stored in between.
 
-use modelyard::Frame;
-use serde_json::{Value, json};
+use modelyard::{Cell, Frame};
 
 use super::{Request, add, assert_complete, blank, remove, samples, set, write_period};
 use crate::{
@@ -72,7 +71,7 @@ async fn rows_in_another_order_get_the_same_forecasts() {
 
 #[tokio::test]
 async fn a_season_without_noise_is_forecast_as_it_is() {
-    let cases = |row: &[Value]| {
+    let cases = |row: &[Cell]| {
         let month: usize = row[0].as_str().unwrap()[5..].parse().unwrap();
         [100, 140, 190, 260, 190, 140, 100, 80, 70, 70, 70, 80][month - 1]
     };
@@ -104,7 +103,8 @@ async fn what_is_missing_is_filled_in_or_passed_over() {
 async fn fill_values_and_words_count_as_missing() {
     let mut request = monthly();
     let mut with_gaps = request.clone();
-    let words = [json!(9.969_21e36), json!("inf"), json!("NaN"), json!("n/a"), json!(false)];
+    let words: [Cell; 5] =
+        [9.969_21e36.into(), "inf".into(), "NaN".into(), "n/a".into(), false.into()];
     for (frame, gaps) in request.frames().into_iter().zip(with_gaps.frames()) {
         set(frame, "rainfall", |at, row| match at % 6 {
             5 => row.last().unwrap().clone(),
@@ -112,7 +112,7 @@ async fn fill_values_and_words_count_as_missing() {
         });
         set(gaps, "rainfall", |at, row| match at % 6 {
             5 => row.last().unwrap().clone(),
-            _ => Value::Null,
+            _ => Cell::Null,
         });
     }
     assert_eq!(forecast(&request).await, forecast(&with_gaps).await);
@@ -136,7 +136,7 @@ async fn columns_nobody_asked_for_change_nothing() {
     for frame in request.frames() {
         add(frame, "", |at| at.into());
         add(frame, "remark, of late", |_| "a, b".into());
-        add(frame, "sample_0", |_| Value::Null);
+        add(frame, "sample_0", |_| Cell::Null);
     }
     assert_eq!(forecast(&request).await, expected);
 }
@@ -173,7 +173,7 @@ async fn a_place_without_any_case_is_forecast_at_the_level_of_the_others() {
         (usual.iter().map(|it| median(it)).min(), usual.iter().map(|it| median(it)).max());
     let unknown = |frame: &Frame| {
         let mut place = only(frame, "Ban, Thong", "New");
-        set(&mut place, "disease_cases", |_, _| Value::Null);
+        set(&mut place, "disease_cases", |_, _| Cell::Null);
         place
     };
     // With its weather, in training as well; then without any history.

@@ -6,8 +6,7 @@ mod same_as_python;
 mod served;
 mod strange_data;
 
-use modelyard::{Frame, ModelError, PredictData, TrainData};
-use serde_json::{Value, json};
+use modelyard::{Cell, Frame, ModelError, PredictData, TrainData};
 
 use crate::{Options, calendar::Calendar, model::Model, predict, train};
 
@@ -33,13 +32,19 @@ impl Request {
             let cases = ((3.0 - season.cos()) * (1.0 + noise) * f64::from(place + 1) * 9.0).round();
             let population = 100_000 * (place + 1) + 1000 * (at / calendar.year());
             let name = ["Ånäs", "Ban, Thong", "Cua Lo"][place.unsigned_abs() as usize % 3];
-            json!([write_period(calendar, at), name, cases, population, rain, temperature])
+            vec![
+                write_period(calendar, at).into(),
+                name.into(),
+                cases.into(),
+                population.into(),
+                rain.into(),
+                temperature.into(),
+            ]
         };
         let frame = |from: i32, to: i32, with_cases: bool| {
             let mut columns = COLUMNS.map(str::to_owned).to_vec();
             let rows = (0..3).flat_map(|place| (from..to).map(move |at| row(place, at)));
-            let mut data: Vec<Vec<Value>> =
-                rows.map(|row| row.as_array().unwrap().clone()).collect();
+            let mut data: Vec<Vec<Cell>> = rows.collect();
             if !with_cases {
                 columns.remove(2);
                 for row in &mut data {
@@ -94,7 +99,7 @@ fn write_period(calendar: Calendar, at: i32) -> String {
 }
 
 /// Replaces the cells of a column, by the number of the row and by its cells.
-fn set(frame: &mut Frame, column: &str, with: impl Fn(usize, &[Value]) -> Value) {
+fn set(frame: &mut Frame, column: &str, with: impl Fn(usize, &[Cell]) -> Cell) {
     let Some(column) = frame.column(column) else { return };
     for (at, row) in frame.data.iter_mut().enumerate() {
         row[column] = with(at, row);
@@ -105,12 +110,12 @@ fn set(frame: &mut Frame, column: &str, with: impl Fn(usize, &[Value]) -> Value)
 fn blank(frame: &mut Frame, column: &str, is_missing: impl Fn(usize) -> bool) {
     let Some(column) = frame.column(column) else { return };
     for (_, row) in frame.data.iter_mut().enumerate().filter(|(at, _)| is_missing(*at)) {
-        row[column] = Value::Null;
+        row[column] = Cell::Null;
     }
 }
 
 /// Adds a column.
-fn add(frame: &mut Frame, column: &str, with: impl Fn(usize) -> Value) {
+fn add(frame: &mut Frame, column: &str, with: impl Fn(usize) -> Cell) {
     frame.columns.push(column.to_owned());
     for (at, row) in frame.data.iter_mut().enumerate() {
         row.push(with(at));
@@ -128,7 +133,7 @@ fn remove(frame: &mut Frame, column: &str) {
 /// The samples of each row.
 #[track_caller]
 fn samples(forecast: &Frame) -> Vec<Vec<u64>> {
-    let read = |cell: &Value| cell.as_u64().expect("a whole number of cases");
+    let read = |cell: &Cell| cell.as_u64().expect("a whole number of cases");
     forecast.data.iter().map(|row| row[2..].iter().map(read).collect()).collect()
 }
 
@@ -137,7 +142,7 @@ fn samples(forecast: &Frame) -> Vec<Vec<u64>> {
 fn assert_complete(forecast: &Frame, request: &Request, options: &Options) {
     let keys = |frame: &Frame| {
         let columns = ["time_period", "location"].map(|name| frame.column(name).unwrap());
-        let of = |row: &Vec<Value>| columns.map(|column| row[column].clone());
+        let of = |row: &Vec<Cell>| columns.map(|column| row[column].clone());
         frame.data.iter().map(of).collect::<Vec<_>>()
     };
     assert_eq!(keys(forecast), keys(&request.future));

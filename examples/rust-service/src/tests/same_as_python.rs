@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, process::Command};
 
-use modelyard::{ConfigSchema, Frame};
+use modelyard::{Cell, ConfigSchema, Frame};
 use modelyard_ml::project::Project;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -161,9 +161,9 @@ fn with_holes(mut request: Request) -> Request {
         blank(frame, "population", |at| at % 5 == 0);
         add(frame, "note", |_| "seen".into());
     }
-    let is_at = |place: &'static str| move |row: &Vec<Value>| row[1] == place;
+    let is_at = |place: &'static str| move |row: &Vec<Cell>| row[1] == place;
     let shift = |frame: &mut Frame, from: &'static str, to: &str| {
-        let rows: Vec<Vec<Value>> =
+        let rows: Vec<Vec<Cell>> =
             frame.data.iter().filter(|it| is_at(from)(it)).cloned().collect();
         frame.data.extend(rows.into_iter().map(|mut row| {
             row[1] = to.into();
@@ -203,7 +203,7 @@ fn so_it_does_with_other_options() {
 fn so_it_does_with_a_covariate_that_the_config_names() {
     let mut request = example();
     for frame in request.frames() {
-        add(frame, "humidity", |at| json!(60 + at * 31 % 29));
+        add(frame, "humidity", |at| (60 + at * 31 % 29).into());
     }
     let additional = ["humidity", "rainfall", "absent"].map(str::to_owned).into();
     let options = Options { additional_continuous_covariates: additional, ..Options::default() };

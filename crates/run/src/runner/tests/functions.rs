@@ -16,7 +16,7 @@ async fn repeat(config: Config, rows: usize, data: PredictData) -> Result<Frame,
     let mut predictions = data.future;
     predictions.columns.push("sample_0".to_owned());
     for row in &mut predictions.data {
-        row.push(json!(rows + config.n_lags));
+        row.push((rows + config.n_lags).into());
     }
     Ok(predictions)
 }
