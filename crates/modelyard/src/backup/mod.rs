@@ -36,7 +36,7 @@ pub struct Summary {
     pub objects: u64,
     /// Bytes of those objects, as they are stored.
     pub object_bytes: u64,
-    /// Keys of objects that could not be read when the backup was made, so that it lacks them.
+    /// Keys of objects that were damaged or gone when the backup was made, so that it lacks them.
     pub damaged: Vec<String>,
 }
 
@@ -45,12 +45,8 @@ impl fmt::Display for Summary {
         let Self { rows, objects, object_bytes, damaged } = self;
         write!(f, "{rows} rows, {objects} objects of {object_bytes} bytes together")?;
         if !damaged.is_empty() {
-            write!(
-                f,
-                "; {} objects are damaged or gone and are not in the backup: {}",
-                damaged.len(),
-                damaged.join(", ")
-            )?;
+            let count = damaged.len();
+            write!(f, "; {count} objects are damaged or gone and are not in the backup")?;
         }
         Ok(())
     }
@@ -63,16 +59,16 @@ pub enum BackupError {
     #[error("{} exists; choose another name", .0.display())]
     Exists(PathBuf),
     /// A file cannot be read or written.
-    #[error("{0}")]
+    #[error(transparent)]
     File(#[from] io::Error),
     /// The database refuses.
-    #[error("{0}")]
+    #[error(transparent)]
     Database(#[from] db::Error),
     /// The schema is not what it should be.
     #[error(transparent)]
     Schema(#[from] SchemaError),
     /// The store for content refuses.
-    #[error("{0}")]
+    #[error(transparent)]
     Content(#[from] Failure),
     /// The database has migrations to come.
     #[error("the database is not up to date; run `modelyard db migrate` first")]
@@ -109,7 +105,8 @@ impl From<ZipError> for BackupError {
 /// Writes everything into a new file.
 ///
 /// # Errors
-/// When the file exists or cannot be written, or the database refuses; no file is left behind then.
+/// When the file exists or cannot be written, or the database or the store for content does not
+/// answer; no file is left behind then.
 pub async fn backup(
     db: &Db,
     blobs: &Blobs,

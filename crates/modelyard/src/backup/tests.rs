@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::PathBuf;
 
@@ -290,6 +291,49 @@ fn content_that_is_damaged_is_named_and_the_rest_is_backed_up() {
         let read =
             restore(&target.db, &open_blobs(&target), &file(&database), false).await.unwrap();
         assert_eq!(read, written);
+    });
+}
+
+#[test]
+fn content_that_is_gone_or_cut_short_is_named_too() {
+    run(async {
+        let database = TestDatabase::sqlite().await;
+        let blobs = open_blobs(&database);
+        fill(&database, &blobs).await;
+        let mut conn = database.db.conn().await.unwrap();
+        let sql = "SELECT object_key FROM blobs WHERE size_bytes > 0 AND refs > 0 \
+                   ORDER BY size_bytes = 2500000";
+        let keys: Vec<(String,)> = query(sql).fetch_all(&mut conn).await.unwrap();
+        let object = |key: &str| database.dir().join("blobs").join(key);
+        let [gone, .., short] = keys.as_slice() else { panic!("{keys:?}") };
+        fs_err::remove_file(object(&gone.0)).unwrap();
+        for length in [2_400_000, 1_000, 0] {
+            let file = fs_err::OpenOptions::new().write(true).open(object(&short.0)).unwrap();
+            file.set_len(length).unwrap();
+            let to = database.dir().join(format!("{length}.zip"));
+            let written = backup(&database.db, &blobs, &database.clock, &to).await.unwrap();
+            let damaged: BTreeSet<&str> = written.damaged.iter().map(String::as_str).collect();
+            assert_eq!(damaged, BTreeSet::from([gone.0.as_str(), short.0.as_str()]));
+        }
+    });
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_no_backup_without_content() {
+    run(async {
+        let database = TestDatabase::sqlite().await;
+        let blobs = open_blobs(&database);
+        fill(&database, &blobs).await;
+        let directory = database.dir().join("blobs");
+        fs_err::rename(&directory, database.dir().join("away")).unwrap();
+        fs_err::write(&directory, "no directory").unwrap();
+        let refused = backup(&database.db, &blobs, &database.clock, &file(&database)).await;
+        assert!(matches!(refused, Err(BackupError::Content(_))), "{refused:?}");
+        assert!(!file(&database).exists());
+        fs_err::remove_file(&directory).unwrap();
+        fs_err::rename(database.dir().join("away"), &directory).unwrap();
+        let written = backup(&database.db, &blobs, &database.clock, &file(&database)).await;
+        assert_eq!(written.unwrap().damaged, Vec::<String>::new());
     });
 }
 

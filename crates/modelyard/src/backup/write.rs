@@ -1,13 +1,14 @@
 //! Writing a backup.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use fs_err::os::unix::fs::OpenOptionsExt;
 use futures_util::StreamExt;
 use modelyard_kernel::db::{Tx, Value};
-use modelyard_kernel::{Blobs, Clock, Db};
+use modelyard_kernel::{Blobs, Clock, Db, Failure, Kind};
 use modelyard_schema::TABLES;
 use serde_json::Map;
 use tokio::runtime::Handle;
@@ -187,6 +188,24 @@ fn object(table: &Table, row: &[Value]) -> Result<Object> {
     Ok(Object { key: text("object_key")?, size_bytes, compressed, chunks: text("chunks")? })
 }
 
+/// Whether it is the object that is wrong, so that a backup has to do without it, and not the way to
+/// it, which may be right the next time.
+fn is_lost(failure: &Failure) -> bool {
+    if failure.kind() != Kind::Unavailable {
+        return true;
+    }
+    let causes =
+        || std::iter::successors(failure.source(), |it: &&(dyn Error + 'static)| (*it).source());
+    causes().any(|it| match it.downcast_ref() {
+        Some(object_store::Error::NotFound { .. }) => true,
+        // A directory's troubles come from the system. Without one, the file is too short.
+        Some(object_store::Error::Generic { store: "LocalFileSystem", .. }) => {
+            !causes().any(|it| it.is::<std::io::Error>())
+        }
+        _ => false,
+    })
+}
+
 /// Copies an object, checked on the way; `None` when it is damaged or gone.
 fn content(
     handle: &Handle,
@@ -206,11 +225,12 @@ fn content(
     while let Some(bytes) = handle.block_on(stream.next()) {
         match bytes {
             Ok(bytes) => out.write_all(&bytes)?,
-            Err(failure) => {
+            Err(failure) if is_lost(&failure) => {
                 tracing::error!(%failure, key = object.key, "an object cannot be backed up");
                 zip.abort_file()?;
                 return Ok(None);
             }
+            Err(failure) => return Err(failure.into()),
         }
     }
     let (hash, bytes) = out.finish();

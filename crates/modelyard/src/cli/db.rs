@@ -45,6 +45,7 @@ impl Database {
         let clock = Clock::system();
         let data_dir = settings.data.dir.clone();
         let db = Db::connect(&settings.database_options(&data_dir)).await?;
+        let mut lacks = 0;
         match self.verb {
             Verb::Status => {
                 for migration in modelyard_schema::status(&db).await? {
@@ -59,18 +60,29 @@ impl Database {
             Verb::Backup { file } => {
                 let blobs = server::open_blobs(&settings, &data_dir, clock.clone())?;
                 let summary = backup::backup(&db, &blobs, &clock, &file).await?;
-                println!("{summary}");
+                report(&summary);
+                lacks = summary.damaged.len();
             }
             Verb::Restore { file, replace } => {
                 // Nobody may serve what is being replaced.
                 let _held = DataDir::open(&data_dir, &clock)?;
                 modelyard_schema::migrate(&db, &clock).await?;
                 let blobs = server::open_blobs(&settings, &data_dir, clock.clone())?;
-                let summary = backup::restore(&db, &blobs, &file, replace).await?;
-                println!("{summary}");
+                report(&backup::restore(&db, &blobs, &file, replace).await?);
             }
         }
         db.close().await;
+        if lacks > 0 {
+            // Whoever makes backups by a script must hear of it.
+            return Err(format!("the backup is written, but lacks {lacks} objects").into());
+        }
         Ok(())
+    }
+}
+
+fn report(summary: &backup::Summary) {
+    println!("{summary}");
+    for key in &summary.damaged {
+        eprintln!("damaged or gone: {key}");
     }
 }
