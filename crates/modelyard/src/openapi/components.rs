@@ -121,14 +121,13 @@ pub(super) fn add_to(root: &mut Map<String, Value>, kind: &str, name: &str, it: 
     }
 }
 
-/// Adds schemas, and completes those that were made from one of the slices'.
-pub(super) fn add_schemas(root: &mut Map<String, Value>, schemas: Map<String, Value>) {
-    for (name, schema) in schemas {
-        let schema = match schema.get(lists::PART_OF).and_then(Value::as_str) {
-            Some(whole) => lists::part(&root["components"]["schemas"][whole]),
-            None => schema,
-        };
-        add_to(root, "schemas", &name, schema);
+/// Adds what the answers of lists refer to, by the names of their items' schemas.
+pub(super) fn add_lists(root: &mut Map<String, Value>, items: &[String]) {
+    for item in items {
+        let whole = root["components"]["schemas"][item].clone();
+        for (name, schema) in lists::schemas(item, &whole) {
+            add_to(root, "schemas", &name, schema);
+        }
     }
 }
 

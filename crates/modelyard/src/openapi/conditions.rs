@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::components::add_header;
 use super::operation::Operation;
 
-/// What is read and has no entity tag: it changes by the second, or never ends.
+/// What is read without an entity tag: pages, what never ends, and what is computed for each request.
 const UNTAGGED: [&str; 14] = [
     "generate_sample_data",
     "get_artifact_metadata",

@@ -3,13 +3,10 @@
 use modelyard_flow::job;
 use modelyard_kernel::list::{FieldKind, Fields, MAX_LIMIT, MAX_SIZE};
 use modelyard_run::{artifact, config, task};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::components::ULID;
 use super::operation::Operation;
-
-/// Marks a schema that is still to be made from another one, by its name.
-pub(super) const PART_OF: &str = "part of";
 
 /// What may be asked of the lists.
 fn fields(id: &str) -> Option<&'static Fields> {
@@ -55,9 +52,10 @@ pub(super) fn parameters() -> [(&'static str, Value); 5] {
     ]
 }
 
-/// Describes the parameters and the answers of a list.
-pub(super) fn describe(operation: &mut Operation<'_>, schemas: &mut Map<String, Value>) {
-    let Some(fields) = fields(operation.id()) else { return };
+/// Describes the parameters and the answers of a list. Returns the name of its items' schema, from
+/// which [`schemas`] makes those that the answers refer to.
+pub(super) fn describe(operation: &mut Operation<'_>) -> Option<String> {
+    let fields = fields(operation.id())?;
     let own: Vec<String> = operation.names("query").map(ToOwned::to_owned).collect();
     for field in fields.fields.iter().filter(|it| !own.iter().any(|own| own == it.name)) {
         operation.parameters().push(filter(field.name, field.kind));
@@ -69,12 +67,10 @@ pub(super) fn describe(operation: &mut Operation<'_>, schemas: &mut Map<String, 
     }
     let content = operation.response("200").and_then(|it| it.get_mut("content"));
     let json = content.and_then(|it| it.get_mut("application/json")).and_then(Value::as_object_mut);
-    let Some(json) = json else { return };
-    let item = json.get("schema").and_then(|it| it["items"]["$ref"].as_str());
-    let Some(item) = item.and_then(|it| it.rsplit('/').next()).map(ToOwned::to_owned) else {
-        return;
-    };
-    json.insert("schema".to_owned(), answers(&item, schemas));
+    let json = json?;
+    let item = json.get("schema")?["items"]["$ref"].as_str()?.rsplit('/').next()?.to_owned();
+    json.insert("schema".to_owned(), answers(&item));
+    Some(item)
 }
 
 fn filter(name: &str, kind: FieldKind) -> Value {
@@ -126,27 +122,48 @@ fn quoted(names: &[&str]) -> String {
     names.iter().map(|it| format!("`{it}`")).collect::<Vec<_>>().join(", ")
 }
 
+fn reference(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+fn part_of(item: &str) -> String {
+    format!("{item}Part")
+}
+
+fn page_of(item: &str) -> String {
+    format!("{item}Page")
+}
+
+fn walk_of(item: &str) -> String {
+    format!("{item}Walk")
+}
+
+fn items_of(item: &str) -> Value {
+    json!({"type": "array", "items": {"anyOf": [reference(item), reference(&part_of(item))]}})
+}
+
 /// A list as a whole, as a page, and as a part of a walk through it.
-fn answers(item: &str, schemas: &mut Map<String, Value>) -> Value {
-    let reference = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
-    let (part, page, walk) = (format!("{item}Part"), format!("{item}Page"), format!("{item}Walk"));
-    let items = json!({"type": "array", "items": {"anyOf": [reference(item), reference(&part)]}});
-    let count = || json!({"type": "integer", "format": "int64", "minimum": 0});
-    let whole = json!({
-        "anyOf": [items, reference(&page), reference(&walk)],
+fn answers(item: &str) -> Value {
+    json!({
+        "anyOf": [items_of(item), reference(&page_of(item)), reference(&walk_of(item))],
         "description": "A plain list; with `page` and `size` a page of it; with `limit` or \
                         `cursor` a part of it and the cursor of the next.",
-    });
-    schemas.insert(part, json!({ PART_OF: item }));
-    schemas.insert(page, json!({
+    })
+}
+
+/// The schemas that the answers of a list refer to. `whole` is that of an item.
+pub(super) fn schemas(item: &str, whole: &Value) -> [(String, Value); 3] {
+    let items = items_of(item);
+    let count = || json!({"type": "integer", "format": "int64", "minimum": 0});
+    let page = json!({
         "type": "object",
         "description": "A page: what `page` and `size` ask for.",
         "required": ["items", "total", "page", "size", "pages"],
         "properties": {
             "items": items, "total": count(), "page": count(), "size": count(), "pages": count(),
         },
-    }));
-    schemas.insert(walk, json!({
+    });
+    let walk = json!({
         "type": "object",
         "description": "Some items and where to go on: what `limit` and `cursor` ask for.",
         "required": ["items", "next"],
@@ -154,12 +171,12 @@ fn answers(item: &str, schemas: &mut Map<String, Value>) -> Value {
             "items": items,
             "next": {"type": ["string", "null"], "description": "The next `cursor`; null at the end."},
         },
-    }));
-    whole
+    });
+    [(part_of(item), part(whole)), (page_of(item), page), (walk_of(item), walk)]
 }
 
 /// An item with only some of its keys, as `fields` asks for it.
-pub(super) fn part(whole: &Value) -> Value {
+fn part(whole: &Value) -> Value {
     let mut part = whole.clone();
     if let Some(part) = part.as_object_mut() {
         part.remove("required");

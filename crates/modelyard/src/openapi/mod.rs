@@ -70,17 +70,17 @@ pub fn complete(document: OpenApi, about: &About) -> Result<Value> {
     root.entry("servers").or_insert_with(|| json!([{"url": ".", "description": "This service"}]));
     add_conventions(root);
     components::add(root, about)?;
-    let mut schemas = Map::new();
+    let mut items = Vec::new();
     each(root, |operation| {
         components::describe_ids(operation);
         components::describe_content(operation);
-        lists::describe(operation, &mut schemas);
+        items.extend(lists::describe(operation));
         conditions::describe(operation);
         problems::describe(operation, about.key_header.is_some());
         complete_responses(operation);
         add_example(operation, about);
     });
-    components::add_schemas(root, schemas);
+    components::add_lists(root, &items);
     components::describe_properties(root);
     add_keys(root, about);
     add_tags(root);
