@@ -148,6 +148,12 @@ impl Failure {
         &self.0.detail
     }
 
+    /// Whether the operator should read of it: a defect, or something with a source that no client
+    /// hears of. Whoever answers writes it down, and nobody below, so that one failure is one line.
+    pub fn is_for_the_log(&self) -> bool {
+        self.0.kind == Kind::Internal || self.0.source.is_some()
+    }
+
     /// The status of this failure in HTTP.
     pub fn status(&self) -> StatusCode {
         rendering(self.0.kind, &self.0.code).0
@@ -284,10 +290,6 @@ pub struct Unrendered(pub std::sync::Arc<Failure>);
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        if self.0.kind == Kind::Internal || self.0.source.is_some() {
-            // Logged here and nowhere below, so one failure is one line.
-            tracing::error!(code = %self.0.code, failure = %self, "request failed");
-        }
         let mut response = self.status().into_response();
         if self.0.kind == Kind::Exhausted || self.0.kind == Kind::Unavailable {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

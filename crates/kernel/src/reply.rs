@@ -136,7 +136,8 @@ impl Place {
     }
 }
 
-/// Scheme and host as the client sees them.
+/// Scheme and host as a request has them. Where a proxy is in between, the operator says in a setting
+/// what clients see, and the outermost layer, which answers, puts that in their place.
 pub fn origin(headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|it| it.to_str().ok()).unwrap_or("localhost");
     format!("http://{host}")

@@ -20,7 +20,7 @@ pub struct DataDir {
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     /// It cannot be made or written.
-    #[error("the data directory cannot be used: {0}; see the setting `data.dir`")]
+    #[error("the data directory cannot be used; see the setting `data.dir`")]
     Unusable(#[source] io::Error),
     /// Another process has it.
     #[error("another process uses the data directory {}; stop it, or give `--data-dir`", .0.display())]

@@ -1,20 +1,24 @@
 //! A running process: its database, its services, its port.
 
 use std::collections::HashSet;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::future::join_all;
 use modelyard_flow::job;
 use modelyard_kernel::blobs::OpenError;
 use modelyard_kernel::{Background, Blobs, Caller, Clock, Db, Failure, HealthCheck, db};
 use modelyard_ml::ml::Ml;
 use modelyard_run::runner::{RunError, Workspace};
 use modelyard_schema::SchemaError;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::app::{self, Assembled, Shared, TENANT};
 use crate::data_dir::{DataDir, DataDirError};
@@ -23,11 +27,13 @@ use crate::metrics::Metrics;
 use crate::openapi::About;
 use crate::page;
 use crate::registration::{self, Pending};
-use crate::service::Service;
+use crate::service::{Service, ServiceError};
 use crate::settings::{Settings, SettingsError};
 
 /// How often content that nobody refers to is looked for.
 const SWEEP: Duration = Duration::from_secs(600);
+/// How often the log says that a model is still starting.
+const STILL: Duration = Duration::from_secs(30);
 
 /// Why a process cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -36,70 +42,99 @@ pub enum ServeError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     /// A service contradicts itself.
-    #[error("{0}")]
-    Service(String),
-    /// There is nothing to serve, or two services have one id.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// Two services have one id.
     #[error("two services have the id `{0}`; give one of them another")]
     TwoIds(String),
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// The database cannot be opened.
-    #[error("{0}; see the setting `database.url`")]
+    #[error("the database cannot be opened; see the setting `database.url`")]
     Database(#[from] db::Error),
     /// The database and the program do not fit.
     #[error(transparent)]
     Schema(#[from] SchemaError),
     /// The store for content cannot be opened.
-    #[error("{0}; see the setting `blobs.url`")]
+    #[error("content cannot be stored; see the setting `blobs.url`")]
     Blobs(#[from] OpenError),
     /// The address cannot be listened on.
-    #[error("{address} cannot be listened on: {cause}; choose another with `--port`")]
+    #[error("{address} cannot be listened on; choose another with `--port`")]
     Listen {
         /// What was asked for.
         address: String,
         /// What the system said.
+        #[source]
         cause: std::io::Error,
     },
     /// A name for the key's header is none.
     #[error(transparent)]
     Header(#[from] NotAHeader),
     /// A model's own start failed.
-    #[error("the model `{service}` does not start: {cause}")]
+    #[error("the model `{service}` does not start")]
     Model {
         /// Whose.
         service: String,
         /// What it said.
+        #[source]
         cause: RunError,
     },
     /// Nobody could stop it.
-    #[error("signals cannot be listened for: {0}")]
+    #[error("signals cannot be listened for")]
     Signals(#[source] std::io::Error),
     /// Something else failed at start.
-    #[error("{0}")]
+    #[error(transparent)]
     Start(#[from] Failure),
+}
+
+/// Serves until the process is asked to stop, and says on standard output where.
+///
+/// # Errors
+/// When it cannot start; nothing is left running then.
+pub async fn serve(services: Vec<Service>, settings: Settings) -> Result<(), ServeError> {
+    // Before anything is begun: until here a signal ends the process at once.
+    let mut stop = StopSignal::listen()?;
+    let Some(server) = Server::start_unless(services, settings, stop.received()).await? else {
+        tracing::info!("stopped before it served");
+        return Ok(());
+    };
+    // That nobody reads it is no reason not to serve.
+    let _unread = std::io::stdout().write_all(server.greeting().as_bytes());
+    stop.received().await;
+    tracing::info!("stopping: what runs may finish");
+    server.stop().await;
+    Ok(())
 }
 
 /// A process that serves.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    background: Background,
-    db: Db,
-    models: Vec<Ml>,
     services: Vec<(String, String)>,
-    patience: Duration,
-    stopped: tokio::sync::oneshot::Receiver<()>,
-    work_root: Arc<Path>,
+    begun: Begun,
+    stopped: oneshot::Receiver<()>,
     _data_dir: DataDir,
 }
 
 impl Server {
-    /// Opens the database, brings it up to date, builds the services, and listens.
+    /// Opens the database, brings it up to date, builds the services, and listens. A model may take
+    /// as long as it likes to start, since loading one legitimately takes minutes; the log says so
+    /// meanwhile.
     ///
     /// # Errors
     /// When any of that cannot be done; nothing is left running then.
     pub async fn start(services: Vec<Service>, settings: Settings) -> Result<Self, ServeError> {
+        let started = Self::start_unless(services, settings, std::future::pending()).await?;
+        Ok(started.expect("nothing asked it to stop"))
+    }
+
+    /// The same, unless `stop` ends before: then what was begun is ended, and there is no server.
+    async fn start_unless(
+        services: Vec<Service>,
+        settings: Settings,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Option<Self>, ServeError> {
         let mut ids = HashSet::new();
         for service in &services {
             let id = service.info.id.as_str();
@@ -114,39 +149,49 @@ impl Server {
             .map_err(|cause| ServeError::Listen { address: settings.server.host.clone(), cause })?;
         let clock = Clock::system();
         let data_dir = DataDir::open(&settings.data.dir, &clock)?;
-        let background = Background::default();
-        let shared = share(&settings, &data_dir, clock, background.clone()).await?;
-
-        let alone = services.len() == 1;
-        let mut assembled = Vec::with_capacity(services.len());
-        let mut registrations = Vec::new();
-        for service in services {
-            let id = service.info.id.as_str().to_owned();
-            let registration = registration::prepare(&settings.registration, address)
-                .map(|it| if alone { it } else { it.below(&format!("/services/{id}")) });
-            let check = registration.as_ref().map(Pending::health_check);
-            let prepared = prepare(service, &shared, &settings, check).await?;
-            registrations.extend(registration.map(|it| (it, id, prepared.0.info.clone())));
-            assembled.push(prepared);
-        }
-        let names: Vec<(String, String)> =
-            assembled.iter().map(|it| (it.0.id.clone(), it.0.name.clone())).collect();
-        let mut models = Vec::new();
-        let mut routers = Vec::with_capacity(assembled.len());
-        for (service, keys) in assembled {
-            models.extend(service.ml.clone());
-            routers.push(open(service, keys, &shared, &settings).await?);
-        }
-        let front = page::front(&names_of(&names));
-        let router = http::mount(routers, front);
-        let app =
-            http::app(router, shared.clock.clone(), shared.metrics.clone(), settings.limits());
+        let mut stop = std::pin::pin!(stop);
+        let shared = tokio::select! {
+            shared = share(&settings, &data_dir, clock) => shared?,
+            () = &mut stop => return Ok(None),
+        };
+        let mut begun = Begun {
+            background: shared.background.clone(),
+            db: shared.db.clone(),
+            models: Vec::new(),
+            patience: settings.server.drain.max(settings.jobs.drain) + Duration::from_secs(6),
+            work_root: shared.work_root.clone(),
+        };
+        let launched = tokio::select! {
+            launched = launch(services, &shared, &settings, address, &mut begun.models) => {
+                launched.map(Some)
+            }
+            () = &mut stop => Ok(None),
+        };
+        let Launched { routes, services, registrations } = match launched {
+            Ok(Some(it)) => it,
+            Ok(None) => {
+                begun.stop().await;
+                return Ok(None);
+            }
+            Err(error) => {
+                begun.stop().await;
+                return Err(error);
+            }
+        };
+        let app = http::app(
+            routes,
+            shared.clock.clone(),
+            shared.metrics.clone(),
+            settings.limits(),
+            settings.server.public_url.clone(),
+        );
         let options = ServeOptions {
             connections: settings.server.max_connections,
             idle_timeout: settings.server.idle_timeout,
             drain: settings.server.drain,
         };
-        let (done, stopped) = tokio::sync::oneshot::channel();
+        let background = &begun.background;
+        let (done, stopped) = oneshot::channel();
         let (tasks, stopping) = (background.clone(), background.stopping().clone());
         background.spawn(async move {
             http::serve(listener, app, &tasks, stopping, options).await;
@@ -154,20 +199,9 @@ impl Server {
         });
         // Last, because an orchestrator may call back at once.
         for (registration, id, info) in registrations {
-            registration.start(&id, info, &background);
+            registration.start(&id, info, background);
         }
-        let patience = settings.server.drain.max(settings.jobs.drain) + Duration::from_secs(6);
-        Ok(Self {
-            address,
-            background,
-            db: shared.db.clone(),
-            models,
-            services: names,
-            patience,
-            stopped,
-            work_root: shared.work_root.clone(),
-            _data_dir: data_dir,
-        })
+        Ok(Some(Self { address, services, begun, stopped, _data_dir: data_dir }))
     }
 
     /// Where it listens.
@@ -199,24 +233,37 @@ impl Server {
         text
     }
 
-    /// Serves until the process is asked to stop, and stops.
-    pub async fn run(self, stop: StopSignal) {
-        stop.received().await;
-        tracing::info!("stopping: what runs may finish");
-        self.stop().await;
-    }
-
     /// Stops: requests and jobs may finish, then they are interrupted; interrupted jobs are begun
     /// again at the next start. No process and no temporary directory is left.
     pub async fn stop(self) {
-        let Self { background, db, models, patience, stopped, work_root, .. } = self;
-        background.stopping().cancel();
-        let _closed = tokio::time::timeout(patience, stopped).await;
+        let Self { begun, stopped, .. } = self;
+        begun.background.stopping().cancel();
+        let _closed = tokio::time::timeout(begun.patience, stopped).await;
+        begun.stop().await;
+    }
+}
+
+/// What has to be ended when the process stops, or when it cannot start after all.
+#[derive(Debug)]
+struct Begun {
+    background: Background,
+    db: Db,
+    /// Models whose own start is done.
+    models: Vec<Ml>,
+    /// How long each kind of work may take to end.
+    patience: Duration,
+    work_root: Arc<Path>,
+}
+
+impl Begun {
+    async fn stop(self) {
+        let Self { background, db, models, patience, work_root } = self;
         if !background.shutdown(patience).await {
             tracing::warn!("some work did not end in time and is left behind");
         }
-        for model in models {
-            model.stop().await;
+        let stops = models.iter().map(|it| tokio::time::timeout(patience, it.stop()));
+        if join_all(stops).await.iter().any(Result::is_err) {
+            tracing::warn!("a model did not clean up in time and is left behind");
         }
         // What was let go of a moment ago may not be gone yet, and the runtime waits for nobody.
         if let Err(failure) = sweep_workspaces(&work_root).await {
@@ -224,10 +271,6 @@ impl Server {
         }
         db.close().await;
     }
-}
-
-fn names_of(names: &[(String, String)]) -> Vec<(&str, &str)> {
-    names.iter().map(|(id, name)| (id.as_str(), name.as_str())).collect()
 }
 
 async fn listen(settings: &Settings) -> Result<TcpListener, ServeError> {
@@ -243,9 +286,21 @@ async fn share(
     settings: &Settings,
     data_dir: &DataDir,
     clock: Clock,
-    background: Background,
 ) -> Result<Shared, ServeError> {
     let db = Db::connect(&settings.database_options(data_dir.path())).await?;
+    let shared = share_with(db.clone(), settings, data_dir, clock).await;
+    if shared.is_err() {
+        db.close().await;
+    }
+    shared
+}
+
+async fn share_with(
+    db: Db,
+    settings: &Settings,
+    data_dir: &DataDir,
+    clock: Clock,
+) -> Result<Shared, ServeError> {
     let applied = modelyard_schema::migrate(&db, &clock).await?;
     if !applied.is_empty() {
         tracing::info!(?applied, "the database was brought up to date");
@@ -257,7 +312,7 @@ async fn share(
         db,
         blobs,
         clock,
-        background,
+        background: Background::default(),
         metrics: Metrics::new()?,
         node: data_dir.node().into(),
         work_root: work_root.into(),
@@ -284,13 +339,14 @@ pub fn open_blobs(settings: &Settings, data_dir: &Path, clock: Clock) -> Result<
 }
 
 /// Ends and removes what nobody holds any more, such as what a process that was killed left behind.
-async fn sweep_workspaces(root: &Path) -> Result<(), ServeError> {
+async fn sweep_workspaces(root: &Path) -> Result<(), DataDirError> {
     let root: PathBuf = root.to_owned();
     let swept = tokio::task::spawn_blocking(move || {
         fs_err::create_dir_all(&root)?;
         Workspace::sweep(&root)
     });
-    let swept = swept.await.map_err(Failure::internal)?.map_err(DataDirError::Unusable)?;
+    let swept = swept.await.unwrap_or_else(|it| Err(std::io::Error::other(it)));
+    let swept = swept.map_err(DataDirError::Unusable)?;
     if swept.workspaces > 0 {
         tracing::info!(
             workspaces = swept.workspaces,
@@ -301,39 +357,99 @@ async fn sweep_workspaces(root: &Path) -> Result<(), ServeError> {
     Ok(())
 }
 
-async fn prepare(
+/// What is ready to be served.
+struct Launched {
+    routes: Router,
+    /// Ids and names.
+    services: Vec<(String, String)>,
+    /// What an orchestrator is told of, with its id and what it says of itself.
+    registrations: Vec<(Pending, String, Value)>,
+}
+
+/// Builds every service, then starts the models, then the work: whatever can be found wrong is found
+/// before anything runs. `started` gets each model whose start is done.
+async fn launch(
+    services: Vec<Service>,
+    shared: &Shared,
+    settings: &Settings,
+    address: SocketAddr,
+    started: &mut Vec<Ml>,
+) -> Result<Launched, ServeError> {
+    let alone = services.len() == 1;
+    let mut names = Vec::with_capacity(services.len());
+    let mut routers = Vec::with_capacity(services.len());
+    let mut assembled = Vec::with_capacity(services.len());
+    let mut registrations = Vec::new();
+    for service in services {
+        let id = service.info.id.as_str().to_owned();
+        let registration = registration::prepare(&settings.registration, address)
+            .map(|it| if alone { it } else { it.below(&format!("/services/{id}")) });
+        let check = registration.as_ref().map(Pending::health_check);
+        let (service, routes) = build(service, shared, settings, check)?;
+        names.push((id.clone(), service.name.clone()));
+        registrations.extend(registration.map(|it| (it, id.clone(), service.info.clone())));
+        routers.push((id, routes));
+        assembled.push(service);
+    }
+    for service in &assembled {
+        if let Some(ml) = &service.ml {
+            start_model(&service.id, ml).await?;
+            started.push(ml.clone());
+        }
+    }
+    for service in assembled {
+        if let Some(jobs) = &service.jobs {
+            jobs.start(service.work).await?;
+        }
+        sweep_content(&service.id, shared);
+    }
+    let shown: Vec<_> = names.iter().map(|(id, name)| (id.as_str(), name.as_str())).collect();
+    let routes = http::mount(routers, page::front(&shown));
+    Ok(Launched { routes, services: names, registrations })
+}
+
+/// A service that does not run yet, and its routes behind its authenticator.
+fn build(
     service: Service,
     shared: &Shared,
     settings: &Settings,
     registration: Option<HealthCheck>,
-) -> Result<(Assembled, Vec<String>), ServeError> {
+) -> Result<(Assembled, Router), ServeError> {
     let mut keys = settings.auth.api_keys.clone();
     keys.extend(service.api_keys.iter().cloned());
     for note in &service.notes {
         tracing::warn!(service = service.info.id.as_str(), "{note}");
     }
-    let assembled = app::assemble(service, shared, registration)?;
-    if let Some(ml) = &assembled.ml {
-        ml.start()
-            .await
-            .map_err(|cause| ServeError::Model { service: assembled.id.clone(), cause })?;
-    }
-    Ok((assembled, keys))
+    let needs_key = keys.iter().any(|it| !it.is_empty());
+    let header = &settings.auth.header;
+    let authenticator = Authenticator::new(service.info.id.as_str(), header, keys)?;
+    let mut service = app::assemble(service, shared, registration)?;
+    shared.metrics.add_service(&service.id, std::mem::take(&mut service.counters))?;
+    let mut about = About::new(service.configs.schema(), service.info.clone());
+    about.key_header = needs_key.then(|| header.clone());
+    let routes = std::mem::take(&mut service.routes);
+    let openapi = std::mem::take(&mut service.openapi);
+    let routes = page::with_pages(routes, openapi, &about)?;
+    Ok((service, http::guarded(routes, authenticator)))
 }
 
-/// Starts a service's work and puts its routes behind its authenticator.
-async fn open(
-    mut service: Assembled,
-    keys: Vec<String>,
-    shared: &Shared,
-    settings: &Settings,
-) -> Result<(String, Router), ServeError> {
-    shared.metrics.add_service(&service.id, std::mem::take(&mut service.counters))?;
-    if let Some(jobs) = &service.jobs {
-        jobs.start(std::mem::take(&mut service.work)).await?;
+async fn start_model(service: &str, ml: &Ml) -> Result<(), ServeError> {
+    let mut starting = std::pin::pin!(ml.start());
+    loop {
+        match tokio::time::timeout(STILL, &mut starting).await {
+            Ok(started) => {
+                let service = service.to_owned();
+                return started.map_err(|cause| ServeError::Model { service, cause });
+            }
+            Err(_) => tracing::info!(service, "the model is still starting"),
+        }
     }
+}
+
+/// Removes content of a service that nobody refers to any more, now and then.
+fn sweep_content(service: &str, shared: &Shared) {
     let (db, blobs) = (shared.db.clone(), shared.blobs.clone());
-    let system = Caller::system("sweep", TENANT, &service.id);
+    let system = Caller::system("sweep", TENANT, service);
     let stopping = shared.background.stopping().clone();
     shared.background.spawn(async move {
         loop {
@@ -350,31 +466,18 @@ async fn open(
             }
         }
     });
-    let mut about = About::new(service.configs.schema(), service.info);
-    if keys.iter().any(|it| !it.is_empty()) {
-        about.key_header = Some(settings.auth.header.clone());
-    }
-    let authenticator = Authenticator::new(&service.id, &settings.auth.header, keys)?;
-    let routes = page::with_pages(service.routes, service.openapi, &about)?;
-    Ok((service.id, http::guarded(routes, authenticator)))
 }
 
 /// The wish that the process stops: Ctrl-C, or `SIGTERM`.
-///
-/// Make it before the server starts: until then a signal ends the process at once, and whatever it
-/// has begun is left for its next start.
 #[derive(Debug)]
-pub struct StopSignal {
+struct StopSignal {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl StopSignal {
     /// Listens from now on.
-    ///
-    /// # Errors
-    /// When the system does not let us.
-    pub fn listen() -> Result<Self, ServeError> {
+    fn listen() -> Result<Self, ServeError> {
         let listen = |kind| signal(kind).map_err(ServeError::Signals);
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
@@ -383,7 +486,7 @@ impl StopSignal {
     }
 
     /// Ends when the process is, or was, asked to stop.
-    async fn received(mut self) {
+    async fn received(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -17,7 +17,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,7 +34,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::server::{ServeError, Server, StopSignal};
+use crate::server::{self, ServeError};
 use crate::settings::{Options, Settings};
 
 /// A service that is ready to be served.
@@ -64,7 +63,7 @@ impl fmt::Debug for Service {
     }
 }
 
-/// A project's commands cannot be used.
+/// A service cannot be what it is described to be.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// A command has a placeholder that there is not.
@@ -240,14 +239,9 @@ impl ServiceBuilder {
     /// # Errors
     /// When the settings are wrong, the database cannot be opened, or the port is taken.
     pub async fn serve(self) -> Result<(), ServeError> {
-        let service = self.build().map_err(|it| ServeError::Service(it.to_string()))?;
+        let service = self.build()?;
         let settings = Settings::load(&Options::default())?;
-        crate::logging::start(&settings);
-        let stop = StopSignal::listen()?;
-        let server = Server::start(vec![service], settings).await?;
-        let mut out = std::io::stdout();
-        let _closed = out.write_all(server.greeting().as_bytes());
-        server.run(stop).await;
-        Ok(())
+        let _log = crate::logging::start(&settings);
+        server::serve(vec![service], settings).await
     }
 }

@@ -80,15 +80,26 @@ pub fn run(command: Command) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("modelyard: {error}");
-            let mut cause = error.source();
-            while let Some(it) = cause {
-                eprintln!("  because: {it}");
-                cause = it.source();
-            }
+            eprintln!("modelyard: {}", explain(&*error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, each on a line.
+fn explain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(it) = cause {
+        let said = it.to_string();
+        // Some errors say their cause themselves.
+        if !text.ends_with(&said) {
+            text.push_str("\n  because: ");
+            text.push_str(&said);
+        }
+        cause = it.source();
+    }
+    text
 }
 
 type Done = Result<(), Box<dyn Error>>;

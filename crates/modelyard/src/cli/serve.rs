@@ -1,12 +1,10 @@
 //! `modelyard serve`.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use modelyard::server::{Server, StopSignal};
 use modelyard::settings::{Options, Settings};
-use modelyard::{Service, logging};
+use modelyard::{Service, logging, server};
 use modelyard_ml::project::{LoadOptions, Param, Project};
 
 use super::{Done, Overrides};
@@ -45,7 +43,7 @@ impl Serve {
             options.file = manifest.is_file().then_some(manifest);
         }
         let settings = Settings::load(&options)?;
-        logging::start(&settings);
+        let _log = logging::start(&settings);
 
         let params = params.into_iter().map(|it| (it.name, it.file)).collect();
         let load = LoadOptions { params, ..LoadOptions::from_environment() };
@@ -53,11 +51,6 @@ impl Serve {
         for dir in &dirs {
             services.push(Service::from_project(Project::load_with(dir, &load)?)?);
         }
-        let stop = StopSignal::listen()?;
-        let server = Server::start(services, settings).await?;
-        // That nobody reads it is no reason not to serve.
-        let _unread = std::io::stdout().write_all(server.greeting().as_bytes());
-        server.run(stop).await;
-        Ok(())
+        Ok(server::serve(services, settings).await?)
     }
 }

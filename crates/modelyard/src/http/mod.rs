@@ -38,7 +38,6 @@ pub(crate) use auth::is_open;
 pub use auth::{Authenticator, NotAHeader};
 pub(crate) use compress::accepts_gzip;
 pub use limits::Limits;
-pub use observe::RequestId;
 pub use serve::{ServeOptions, serve};
 
 /// The routes of one service behind its authenticator, which also hides what is missing.
@@ -56,10 +55,17 @@ pub fn mount(services: Vec<(String, Router)>, front: Router) -> Router {
         .fold(root, |root, (id, routes)| root.nest(&format!("/services/{id}"), routes))
 }
 
-/// The whole application: every request observed and bounded.
-pub fn app(routes: Router, clock: Clock, metrics: Metrics, limits: Limits) -> App {
+/// The whole application: every request observed and bounded. Addresses in answers begin with
+/// `public_url`, or else with what the request says of its host.
+pub fn app(
+    routes: Router,
+    clock: Clock,
+    metrics: Metrics,
+    limits: Limits,
+    public_url: Option<String>,
+) -> App {
     let layers = ServiceBuilder::new()
-        .layer(observe::Observe::new(clock, metrics, limits))
+        .layer(observe::Observe::new(clock, metrics, limits, public_url))
         // Bodies are bounded by `limits`, which knows the routes that take large ones.
         .layer(DefaultBodyLimit::disable());
     App(routes.layer(layers))

@@ -32,11 +32,6 @@ const METRICS: &str = "/metrics";
 /// How a client that left before its answer is written down, as other servers do.
 const CLIENT_LEFT: u16 = 499;
 
-/// The id of a request: in its log line, in `x-request-id`, in a problem's `trace_id`. An id that
-/// the client sends is ignored.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestId(pub Ulid);
-
 /// The layer.
 #[derive(Clone, Debug)]
 pub(super) struct Observe(Arc<Shared>);
@@ -46,13 +41,20 @@ struct Shared {
     clock: Clock,
     metrics: Metrics,
     limits: Limits,
+    /// Where clients reach the service, when that is not what they say in `Host`.
+    public_url: Option<String>,
     /// Requests being answered, those for the metrics aside.
     active: AtomicUsize,
 }
 
 impl Observe {
-    pub(super) fn new(clock: Clock, metrics: Metrics, limits: Limits) -> Self {
-        Self(Arc::new(Shared { clock, metrics, limits, active: AtomicUsize::new(0) }))
+    pub(super) fn new(
+        clock: Clock,
+        metrics: Metrics,
+        limits: Limits,
+        public_url: Option<String>,
+    ) -> Self {
+        Self(Arc::new(Shared { clock, metrics, limits, public_url, active: AtomicUsize::new(0) }))
     }
 }
 
@@ -83,7 +85,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let exchange = Exchange::begin(self.shared.clone(), &request);
         let Limits { concurrent_requests, .. } = &self.shared.limits;
         let route = exchange.route();
@@ -92,7 +94,6 @@ where
             return Observing { exchange, refusal, inner: None, timed: false, timeout: None };
         }
         let streamed = self.shared.limits.is_streamed(route);
-        request.extensions_mut().insert(RequestId(exchange.id));
         let request = self.shared.limits.bound(request, streamed);
         match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
             Ok(inner) => Observing {
@@ -169,6 +170,8 @@ fn defect(panic: &(dyn Any + Send)) -> Failure {
 /// One request and what there is to say about it.
 struct Exchange {
     shared: Arc<Shared>,
+    /// In its lines of the log, in `x-request-id`, in a problem's `trace_id`. An id that the client
+    /// sends is ignored.
     id: Ulid,
     began: Instant,
     method: Method,
@@ -213,8 +216,10 @@ impl Exchange {
     /// The answer as it leaves, written down.
     fn finish(&mut self, mut response: Response) -> Response {
         if let Some(failure) = failure_of(&mut response) {
+            self.log(&failure);
             self.render(&failure, &mut response);
         }
+        self.relocate(&mut response);
         let mut response = compress::compress(response, self.gzip);
         if let Ok(id) = HeaderValue::try_from(self.id.to_string()) {
             response.headers_mut().insert(X_REQUEST_ID, id);
@@ -224,13 +229,42 @@ impl Exchange {
         response
     }
 
-    fn render(&self, failure: &Failure, response: &mut Response) {
-        let mut host = HeaderMap::new();
-        if let Some(it) = &self.host {
-            host.insert(header::HOST, it.clone());
+    /// What nobody but the operator hears: here, where the request is known.
+    fn log(&self, failure: &Failure) {
+        if failure.is_for_the_log() {
+            tracing::error!(
+                code = failure.code(),
+                %failure,
+                method = self.method.as_str(),
+                path = self.uri.path(),
+                request_id = %self.id,
+                "request failed"
+            );
         }
+    }
+
+    /// Scheme and host as the request has them.
+    fn asked_at(&self) -> String {
+        let host = self.host.iter().map(|it| (header::HOST, it.clone()));
+        reply::origin(&HeaderMap::from_iter(host))
+    }
+
+    /// Slices put the place of a new thing where the request was sent to. Behind a proxy that may be
+    /// an address that no client reaches.
+    fn relocate(&self, response: &mut Response) {
+        let Some(public) = &self.shared.public_url else { return };
+        let Some(location) = response.headers_mut().get_mut(header::LOCATION) else { return };
+        let path = location.to_str().ok().and_then(|it| it.strip_prefix(&self.asked_at()));
+        let moved = path.and_then(|it| HeaderValue::try_from(format!("{public}{it}")).ok());
+        if let Some(moved) = moved {
+            *location = moved;
+        }
+    }
+
+    fn render(&self, failure: &Failure, response: &mut Response) {
+        let origin = self.shared.public_url.clone().unwrap_or_else(|| self.asked_at());
         let id = self.id.to_string();
-        let problem = failure.problem(&self.uri, &reply::origin(&host), &id);
+        let problem = failure.problem(&self.uri, &origin, &id);
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let headers = response.headers_mut();
         headers.remove(header::CONTENT_LENGTH);

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{Request, StatusCode};
@@ -7,7 +8,8 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::BodyExt;
-use modelyard_kernel::{Background, Caller, Clock, Failure, JsonBody};
+use modelyard_kernel::{Background, Caller, Clock, Failure, JsonBody, reply};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,6 +30,14 @@ fn routes() -> Router {
         .route("/things/{id}", get(async |Path(id): Path<String>| id))
         .route("/fails", get(|| async { Failure::internal("secret").into_response() }))
         .route("/panics", get(|| async { panic!("secret") as StatusCode }))
+        .route(
+            "/made",
+            post(async |headers: ::http::HeaderMap, uri: Uri| {
+                let place = reply::Place::new(&headers, &uri).of(&"it");
+                (StatusCode::CREATED, [("location", place)])
+            }),
+        )
+        .route("/elsewhere", get(|| async { axum::response::Redirect::temporary("things") }))
         .route("/hangs", get(|| async { std::future::pending::<StatusCode>().await }))
         .route(
             "/long",
@@ -52,7 +62,7 @@ fn limits() -> Limits {
 }
 
 fn app_of(routes: Router, limits: Limits) -> App {
-    app(routes, Clock::system(), Metrics::new().unwrap(), limits)
+    app(routes, Clock::system(), Metrics::new().unwrap(), limits, None)
 }
 
 fn open() -> App {
@@ -91,6 +101,62 @@ async fn every_answer_has_an_id_of_our_own() {
     }
     seen.dedup();
     assert_eq!(seen.len(), 4);
+}
+
+/// What is written to the log, kept.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_defect_is_one_line_of_the_log_with_the_id_of_its_request() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let logged = tracing_subscriber::fmt().json().flatten_event(true);
+    let logged = logged.with_writer(move || writer.clone()).finish();
+    let _logged = tracing::subscriber::set_default(logged);
+    let app = open();
+    for path in ["/fails", "/panics"] {
+        lines.0.lock().clear();
+        let answer = send(&app, "GET", &format!("{path}?query=private"), "").await;
+        let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+        let written = String::from_utf8(lines.0.lock().clone()).unwrap();
+        let written: Vec<Value> =
+            written.lines().map(|it| serde_json::from_str(it).unwrap()).collect();
+        let errors: Vec<&Value> = written.iter().filter(|it| it["level"] == "ERROR").collect();
+        let [error] = errors.as_slice() else { panic!("{errors:?}") };
+        assert_eq!(error["request_id"], id);
+        assert_eq!((&error["method"], &error["path"]), (&"GET".into(), &path.into()));
+        assert!(error["failure"].as_str().unwrap().contains("secret"), "{error}");
+        assert!(!error.to_string().contains("private"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn addresses_in_answers_are_those_that_the_operator_says() {
+    let public = "https://models.example/dengue";
+    let (clock, metrics) = (Clock::system(), Metrics::new().unwrap());
+    let routes = guarded(routes(), Authenticator::open("test"));
+    let behind = app(routes, clock, metrics, limits(), Some(public.to_owned()));
+    for (app, origin) in [(open(), format!("http://{HOST}")), (behind, public.to_owned())] {
+        let made = send(&app, "POST", "/made", "").await;
+        assert_eq!(made.headers()["location"], format!("{origin}/made/it"));
+        let problem = problem(send(&app, "GET", "/fails?x=1", "").await).await;
+        assert_eq!(problem["instance"], format!("{origin}/fails?x=1"));
+        // What is relative is right wherever the service is.
+        let moved = send(&app, "GET", "/elsewhere", "").await;
+        assert_eq!(moved.headers()["location"], "things");
+    }
 }
 
 #[tokio::test]
@@ -293,6 +359,7 @@ async fn requests_are_measured_by_route() {
         Clock::system(),
         metrics.clone(),
         limits(),
+        None,
     );
     for path in
         ["/things/one", "/things/two", "/services/a/things/one", "/nope", "/services/a/nope"]

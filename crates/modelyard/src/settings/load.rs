@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use modelyard_ml::project::units;
+use tracing_subscriber::EnvFilter;
+use url::Url;
 
 use super::merge::Layers;
 use super::{
@@ -187,7 +189,23 @@ fn normalise(layers: &mut Layers) -> Result<(), SettingsError> {
     layers.rewrite("database.url", database_url, address)?;
     let level =
         "`error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,hyper=warn`";
-    layers.rewrite("logging.level", log_level, level)
+    layers.rewrite("logging.level", log_level, level)?;
+    let public = "an `http://` or `https://` address such as `https://models.example.org`, without \
+                  query and fragment";
+    layers.rewrite("server.public_url", public_url, public)
+}
+
+/// An address that a path can be put behind.
+fn public_url(text: &str) -> Option<String> {
+    if text.is_empty() {
+        return Some(String::new());
+    }
+    let url = Url::parse(text).ok().filter(|it| matches!(it.scheme(), "http" | "https"))?;
+    let is_plain = url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    is_plain.then(|| url.as_str().trim_end_matches('/').to_owned())
 }
 
 /// A variable with one underscore where two were meant. Others are not ours to judge: next to a
@@ -245,7 +263,8 @@ fn log_level(text: &str) -> Option<String> {
         };
         Some(target.map_or_else(|| level.to_owned(), |it| format!("{it}={level}")))
     });
-    parts.collect::<Option<Vec<_>>>().map(|it| it.join(","))
+    let filter = parts.collect::<Option<Vec<_>>>()?.join(",");
+    EnvFilter::try_new(&filter).is_ok().then_some(filter)
 }
 
 fn command_line(layers: &mut Layers, options: &Options) -> Result<(), SettingsError> {
@@ -309,6 +328,7 @@ fn build(layers: &Layers) -> Result<Settings, SettingsError> {
         server: Server {
             host: it.text("server.host"),
             port: it.number("server.port", 0)?,
+            public_url: it.some("server.public_url"),
             request_timeout: it.duration("server.request_timeout")?,
             body_limit: it.size("server.body_limit")?,
             max_connections: it.number("server.max_connections", 1)?,

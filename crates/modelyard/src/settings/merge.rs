@@ -143,7 +143,6 @@ impl Layers {
     fn sections(&self) -> Vec<String> {
         let first = |key: &String| key.split('.').next().unwrap_or_default().to_owned();
         let mut sections: Vec<String> = self.values.keys().map(first).collect();
-        sections.push("blobs".to_owned());
         sections.dedup();
         sections
     }

@@ -51,6 +51,7 @@ pub struct Settings {
 pub struct Server {
     pub host: String,
     pub port: u16,
+    pub public_url: Option<String>,
     pub request_timeout: Duration,
     pub body_limit: u64,
     pub max_connections: usize,
@@ -154,7 +155,7 @@ impl Settings {
     }
 
     /// Bounds of every request.
-    pub fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         Limits {
             body_bytes: self.server.body_limit,
             request_timeout: self.server.request_timeout,

@@ -1,4 +1,7 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+use modelyard_ml::project::manifest;
 
 use super::{Options, Settings};
 
@@ -165,6 +168,43 @@ fn levels_of_the_log_are_those_of_python_too_and_nothing_else() {
 }
 
 #[test]
+fn a_filter_of_the_log_that_is_none_is_refused_at_once() {
+    for filter in ["info,hyper[=debug", "[{x}=debug"] {
+        let error = load("", &[("LOG_LEVEL", filter)]).map(|it| it.logging.level).unwrap_err();
+        assert!(error.starts_with("variable LOG_LEVEL: `logging.level` is "), "{error}");
+    }
+}
+
+#[test]
+fn the_address_that_clients_see_is_one_that_a_path_can_follow() {
+    let public =
+        |text| load("", &[("MODELYARD_SERVER__PUBLIC_URL", text)]).map(|it| it.server.public_url);
+    assert_eq!(load("", &[]).unwrap().server.public_url, None);
+    for (given, read) in [
+        ("https://models.example.org/", "https://models.example.org"),
+        ("http://models:8080/dengue/", "http://models:8080/dengue"),
+        ("HTTPS://Models.example.org", "https://models.example.org"),
+    ] {
+        assert_eq!(public(given).unwrap().unwrap(), read);
+    }
+    for wrong in
+        ["models.example.org", "ftp://models", "https://h/?q", "https://h/#f", "https://u:p@h"]
+    {
+        let error = public(wrong).unwrap_err();
+        assert!(error.contains("`server.public_url` is an `http://`"), "{error}");
+    }
+}
+
+/// A manifest may carry the settings, so it has to know their tables by name.
+#[test]
+fn a_manifest_knows_every_section_of_the_settings() {
+    let defaults: toml::Table = include_str!("../../settings.default.toml").parse().unwrap();
+    let sections: BTreeSet<&str> = defaults.keys().map(String::as_str).collect();
+    let known: BTreeSet<&str> = manifest::SETTINGS.iter().copied().collect();
+    assert_eq!(known, sections);
+}
+
+#[test]
 fn passwords_in_addresses_are_masked_wherever_they_stand() {
     let environment = [
         ("DATABASE_URL", "postgres://u@h/db?password=canary-1"),
@@ -200,7 +240,8 @@ fn the_documentation_lists_every_setting_with_its_default() {
             about.clear();
         }
     }
-    for (name, key) in super::load::CONTRACT {
-        assert!(documented.contains(&format!("| `{name}` | `{key}` |")), "{name}");
-    }
+    let (_, variables) = documented.split_once("| Variable | Setting |\n|---|---|\n").unwrap();
+    let rows: Vec<&str> = variables.lines().take_while(|it| it.starts_with('|')).collect();
+    let contract = super::load::CONTRACT.map(|(name, key)| format!("| `{name}` | `{key}` |"));
+    assert_eq!(rows, contract);
 }
