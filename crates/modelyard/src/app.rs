@@ -50,7 +50,7 @@ pub struct Shared {
     pub shell_tasks: bool,
     /// Whether `/api/v1/info` has the keys that older clients refuse.
     pub provenance: bool,
-    /// The revision of the program's source, for those keys.
+    /// The revision of the model's source, for those keys.
     pub git_revision: Option<Arc<str>>,
 }
 
@@ -62,8 +62,6 @@ pub struct Assembled {
     pub name: String,
     /// Its configs.
     pub configs: Configs,
-    /// Its artifacts.
-    pub artifacts: Artifacts,
     /// Its jobs, when it does any.
     pub jobs: Option<Jobs>,
     /// Its model, when it has one.
@@ -74,8 +72,6 @@ pub struct Assembled {
     pub routes: Router,
     /// Its routes, documented.
     pub openapi: OpenApi,
-    /// What its health depends on.
-    pub checks: Checks,
     /// The work that its jobs do.
     pub work: Vec<Work>,
     /// What it counts.
@@ -161,20 +157,7 @@ pub fn assemble(
     });
     let (routes, openapi) = fold(parts, &service);
     let name = service.info.display_name;
-    Ok(Assembled {
-        id,
-        name,
-        configs,
-        artifacts,
-        jobs,
-        ml,
-        info,
-        routes,
-        openapi,
-        checks,
-        work,
-        counters,
-    })
+    Ok(Assembled { id, name, configs, jobs, ml, info, routes, openapi, work, counters })
 }
 
 fn fold(parts: Vec<Part>, service: &Service) -> (Router, OpenApi) {

@@ -7,21 +7,21 @@
 //! # Ok(()) }
 //! ```
 
-pub mod app;
+mod app;
 pub mod backup;
 pub mod data_dir;
-pub mod health;
-pub mod http;
+mod health;
+mod http;
 pub mod init;
 pub mod logging;
-pub mod metrics;
-pub mod openapi;
-pub mod page;
-pub mod registration;
+mod metrics;
+mod openapi;
+mod page;
+mod registration;
 pub mod server;
 pub mod service;
 pub mod settings;
-pub mod system;
+mod system;
 
 pub use modelyard_kernel::part::Checked;
 pub use modelyard_kernel::{Health, form::Bounds};

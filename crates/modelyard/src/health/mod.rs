@@ -59,10 +59,6 @@ impl Checks {
     }
 
     /// How the service does, as of the last second.
-    pub async fn overall(&self) -> Health {
-        self.latest().await.overall
-    }
-
     async fn latest(&self) -> Arc<Report> {
         if let Some(report) = self.fresh() {
             return report;

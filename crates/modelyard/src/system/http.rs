@@ -29,12 +29,8 @@ async fn get_system(State(system): State<System>, caller: Caller) -> Result<Json
 /// List the pages for people
 #[utoipa::path(get, path = "/api/v1/system/apps", tag = "system",
     responses((status = 200, body = Vec<AppInfo>)))]
-async fn list_apps(
-    State(system): State<System>,
-    caller: Caller,
-    headers: HeaderMap,
-) -> Result<Response> {
-    let apps = serde_json::to_vec(&system.apps(&caller)?)?;
+async fn list_apps(caller: Caller, headers: HeaderMap) -> Result<Response> {
+    let apps = serde_json::to_vec(&System::apps(&caller)?)?;
     Ok(reply::json_bytes(&Conditions::of(&headers), apps))
 }
 

@@ -83,7 +83,7 @@ impl System {
     ///
     /// # Errors
     /// When the caller may not know.
-    pub fn apps(&self, caller: &Caller) -> Result<Vec<AppInfo>> {
+    pub fn apps(caller: &Caller) -> Result<Vec<AppInfo>> {
         caller.permit(READ)?;
         Ok(vec![AppInfo {
             name: "Modelyard",
