@@ -8,5 +8,6 @@ mod artifact_model;
 mod behaviour;
 mod docs;
 mod peer_model;
+mod support;
 mod task_model;
 mod transcripts;

@@ -4,7 +4,7 @@ use http::Method;
 use modelyard_testkit::{TestClient, TestResponse, on_both_databases};
 use serde_json::{Value, json};
 
-use super::{config, create, ids, start, upload};
+use super::{completed_job, config, create, start, upload};
 
 async fn ask(
     client: &TestClient,
@@ -34,14 +34,7 @@ async fn one_of_each(client: &TestClient) -> Vec<(String, Option<Value>)> {
         all.push((format!("{path}/{id}"), Some(body)));
     }
     client.post(&format!("{}/$execute", all[2].0), &json!(null)).await.expect(202);
-    let finished = "/api/v1/jobs?status=completed";
-    let id = loop {
-        match ids(&client.get(finished).await).pop() {
-            Some(id) => break id,
-            None => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
-        }
-    };
-    all.push((format!("/api/v1/jobs/{id}"), None));
+    all.push((format!("/api/v1/jobs/{}", completed_job(client).await), None));
     all
 }
 

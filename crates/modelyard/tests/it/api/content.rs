@@ -7,7 +7,8 @@ use http::Method;
 use modelyard_testkit::{TestClient, TestDatabase, TestResponse, on_both_databases};
 use serde_json::{Value, json};
 
-use super::{id_of, noise, settings, start, upload};
+use super::{id_of, noise, start, upload};
+use crate::support::settings;
 
 /// Every file below a directory.
 pub fn files(directory: &Path) -> Vec<PathBuf> {

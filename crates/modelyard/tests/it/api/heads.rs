@@ -9,7 +9,8 @@ use modelyard_testkit::{TestClient, on_both_databases};
 use serde_json::{Value, json};
 
 use super::openapi::{document, place};
-use super::{config, create, noise, service, settings, start, upload};
+use super::{config, create, noise, service, start, upload};
+use crate::support::settings;
 
 /// The headers that two answers to the same question share.
 fn lasting(headers: &HeaderMap) -> Vec<(String, String)> {

@@ -2,13 +2,13 @@
 //! would make of the plain list.
 
 use std::cmp::Ordering;
-use std::time::Duration;
 
 use modelyard_kernel::list::{FieldKind, Fields};
 use modelyard_testkit::{TestClient, on_both_databases};
 use serde_json::{Value, json};
 
 use super::{config, create, encode, ids, items, start};
+use crate::support::until;
 
 /// A collection and what its lists may be asked.
 pub struct Collection {
@@ -67,9 +67,10 @@ async fn fill(client: &TestClient) {
         client.post("/api/v1/ml/$train", &train).await.expect(202);
     }
     let unfinished = "/api/v1/jobs?status[in]=pending,running&fields=id";
-    while !items(&client.get(unfinished).await.expect(200)).is_empty() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the jobs have ended", async || {
+        items(&client.get(unfinished).await.expect(200)).is_empty()
+    })
+    .await;
 }
 
 /// Whether a program would keep an item.

@@ -2,65 +2,21 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use modelyard_testkit::{TestDatabase, on_both_databases};
+use modelyard_testkit::on_both_databases;
 use sha2::{Digest, Sha256};
 
 use super::noise;
+use crate::support::program::{self, Program};
 
 const PIECE: usize = 64 << 10;
 const PIECES: u64 = 800;
 
-/// The program, killed when the test ends.
-struct Program {
-    child: Child,
-    port: u16,
-}
-
-impl Program {
-    fn start(database: &TestDatabase, project: &Path) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new(env!("CARGO_BIN_EXE_modelyard"))
-            .arg("serve")
-            .arg(project)
-            .args(["--port", &port.to_string(), "--database", &database.url, "--data-dir"])
-            .arg(database.dir().join("data"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let program = Self { child, port };
-        let began = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(20), "the program does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        program
-    }
-
-    /// The most memory it has had so far, in bytes.
-    fn peak(&self) -> u64 {
-        let status = fs_err::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|it| it.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-    }
-
-    fn connect(&self) -> BufReader<TcpStream> {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        BufReader::new(stream)
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ended_already = self.child.kill();
-        let _status = self.child.wait();
-    }
+fn connect(address: &str) -> BufReader<TcpStream> {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    BufReader::new(stream)
 }
 
 /// Reads status line and headers.
@@ -81,8 +37,8 @@ fn length(head: &[String]) -> usize {
 }
 
 /// Sends the content in chunks whose number is not known beforehand. Returns the artifact's path.
-fn send(program: &Program, whole: &mut Sha256) -> String {
-    let mut stream = program.connect();
+fn send(address: &str, whole: &mut Sha256) -> String {
+    let mut stream = connect(address);
     let to = stream.get_mut();
     to.write_all(
         b"POST /api/v1/artifacts/$upload HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n",
@@ -103,8 +59,8 @@ fn send(program: &Program, whole: &mut Sha256) -> String {
     location[at..].to_uppercase().replace("/API/V1/ARTIFACTS", "/api/v1/artifacts")
 }
 
-fn receive(program: &Program, path: &str) -> Sha256 {
-    let mut stream = program.connect();
+fn receive(address: &str, path: &str) -> Sha256 {
+    let mut stream = connect(address);
     write!(stream.get_mut(), "GET {path}/$download HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     let head = head(&mut stream);
     assert!(head[0].starts_with("http/1.1 200"), "{head:?}");
@@ -125,18 +81,21 @@ on_both_databases! {
         fs_err::create_dir(&project).unwrap();
         fs_err::write(project.join("MLproject"), "name: memory\nentry_points:\n  train:\n    \
             command: \"true\"\n  predict:\n    command: \"true\"\n").unwrap();
+        let mut command = program::serve(&project, &database.dir().join("data"));
+        command.arg("--database").arg(&database.url);
+        let program = Program::start(command).await;
+        let address = program.client.base().strip_prefix("http://").unwrap().to_owned();
+        let before = program.peak_memory();
         let check = move || {
-            let program = Program::start(&database, &project);
-            let before = program.peak();
             let mut sent = Sha256::new();
-            let path = send(&program, &mut sent);
-            let received = receive(&program, &path);
+            let path = send(&address, &mut sent);
+            let received = receive(&address, &path);
             assert_eq!(received.finalize(), sent.finalize());
-            let grown = program.peak().saturating_sub(before);
-            let content = PIECES * PIECE as u64;
-            // A few chunks are in flight at a time, each in the hands of a thread or two.
-            assert!(grown < 32 << 20, "{grown} bytes more for {content}");
         };
         tokio::task::spawn_blocking(check).await.unwrap();
+        let grown = program.peak_memory().saturating_sub(before);
+        let content = PIECES * PIECE as u64;
+        // A few chunks are in flight at a time, each in the hands of a thread or two.
+        assert!(grown < 32 << 20, "{grown} bytes more for {content}");
     }
 }

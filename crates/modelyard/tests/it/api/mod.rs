@@ -11,12 +11,12 @@ mod memory;
 mod openapi;
 mod walks;
 
-use modelyard::settings::{Options, Settings};
 use modelyard::{ModelError, Server, ServiceBuilder};
 use modelyard_testkit::{TestClient, TestDatabase, TestResponse};
 use serde_json::{Map, Value, json};
 
 use crate::peer_model;
+use crate::support::{self, settings, until};
 
 /// A service with everything that one may have.
 pub fn service() -> ServiceBuilder {
@@ -28,23 +28,9 @@ pub fn service() -> ServiceBuilder {
         })
 }
 
-/// Settings of a server of this test, on a free port, with its data beside the database.
-pub fn settings(database: &TestDatabase) -> Settings {
-    let options = Options {
-        port: Some(0),
-        data_dir: Some(database.dir().join("data")),
-        database: Some(database.url.clone()),
-        ..Options::default()
-    };
-    Settings::with_options(&options).unwrap()
-}
-
 /// That service, running.
 pub async fn start(database: &TestDatabase) -> (Server, TestClient) {
-    let service = service().build().unwrap();
-    let server = Server::start(vec![service], settings(database)).await.unwrap();
-    let client = TestClient::new(format!("http://{}", server.address()));
-    (server, client)
+    support::start(service().build().unwrap(), settings(database)).await
 }
 
 /// The id of a new item.
@@ -54,6 +40,17 @@ pub async fn create(client: &TestClient, path: &str, body: &Value) -> String {
 
 pub fn id_of(answer: &TestResponse) -> String {
     answer.body["id"].as_str().unwrap_or_else(|| panic!("no id in {}", answer.body)).to_owned()
+}
+
+/// The id of a job that is completed, once there is one.
+pub async fn completed_job(client: &TestClient) -> String {
+    let mut found = Vec::new();
+    until("a job is completed", async || {
+        found = ids(&client.get("/api/v1/jobs?status=completed").await.expect(200));
+        !found.is_empty()
+    })
+    .await;
+    found.remove(0)
 }
 
 /// A config named `name`.

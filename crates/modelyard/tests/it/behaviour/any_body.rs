@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
-use super::support::{assert_problem, config, start_model, text};
+use crate::support::{assert_problem, config, start_model, text};
 
 /// Bodies per run; each goes to every operation.
 const BODIES: u32 = 60;

@@ -6,8 +6,8 @@ use modelyard_ml::project::Project as Manifest;
 use modelyard_testkit::{TestClient, on_both_databases};
 use serde_json::{Value, json};
 
-use super::program::Project;
-use super::support::{
+use crate::support::program::Project;
+use crate::support::{
     assert_refused, config, ended, frame, settings, start, start_model, stored, text, train_body,
     train_with,
 };

@@ -7,8 +7,8 @@ use modelyard_ml::project::Project as Manifest;
 use modelyard_testkit::{TestClient, TestDatabase, on_both_databases};
 use serde_json::json;
 
-use super::program::Project;
-use super::support::{
+use crate::support::program::Project;
+use crate::support::{
     Submitted, config, running, settings, start, start_model, stored, train_with, until,
 };
 

@@ -10,7 +10,7 @@ use http::Method;
 use modelyard_testkit::{TestClient, TestDatabase, run};
 use serde_json::json;
 
-use super::support::{config, ended, running, service, settings, start, text, train_with};
+use crate::support::{config, ended, running, service, settings, start, text, train_with};
 
 /// Measures again what took too long: a busy neighbour is not our doing, and does not stay.
 async fn assert_quick(limit: Duration, mut measure: impl AsyncFnMut() -> Duration) {

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use modelyard_testkit::on_both_databases;
 use serde_json::json;
 
-use super::support::{
+use crate::support::{
     config, ended, files, frame, running, service, settings, start, start_model, stored, submitted,
     text, train_with,
 };

@@ -7,7 +7,7 @@ use modelyard_kernel::{Blobs, Clock};
 use modelyard_testkit::{TestClient, on_both_databases, scope_of};
 use serde_json::{Value, json};
 
-use super::support::{config, ended, files, frame, start_model, stored, text, train_with, until};
+use crate::support::{config, ended, files, frame, start_model, stored, text, train_with, until};
 
 const LARGE: usize = 30 << 20;
 

@@ -3,7 +3,7 @@
 use modelyard_testkit::on_both_databases;
 use serde_json::{Value, json};
 
-use super::support::{assert_refused, config, ended, frame, start_model, stored, submitted};
+use crate::support::{assert_refused, config, ended, frame, start_model, stored, submitted};
 
 const ID: &str = "01K72PWT05GEXK1S24AVKAZ9VE";
 

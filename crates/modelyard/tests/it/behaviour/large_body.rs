@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::program::{Program, Project};
+use crate::support::program::{Program, Project};
 
 const SIZE: usize = 100_000_000;
 const PIECE: usize = 1 << 20;

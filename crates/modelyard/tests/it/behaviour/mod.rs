@@ -1,6 +1,7 @@
 //! How the service behaves when it is pressed, misused, interrupted or short of something.
 
 mod any_body;
+mod backing_up;
 mod bad_input;
 mod bad_paths;
 mod bounds;
@@ -12,9 +13,8 @@ mod frames;
 mod full_disk;
 mod large_body;
 mod outage;
-mod program;
 mod restarting;
 mod several;
+mod starting;
 mod stopping;
 mod streams;
-mod support;

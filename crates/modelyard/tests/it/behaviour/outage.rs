@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::support::{
+use crate::support::{
     assert_problem, config, ended, running, service, settings, start, text, train_with, until,
 };
 

@@ -7,8 +7,8 @@ use modelyard_testkit::{TestClient, on_both_databases};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::program::{Program, Project};
-use super::support::{
+use crate::support::program::{Program, Project};
+use crate::support::{
     config, ended, running, service, settings, start, start_model, text, train_with, until,
 };
 

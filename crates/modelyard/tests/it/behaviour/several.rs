@@ -5,7 +5,7 @@ use modelyard::Server;
 use modelyard_testkit::{TestClient, TestDatabase, on_both_databases};
 use serde_json::json;
 
-use super::support::{
+use crate::support::{
     config, ended, frame, running, service, settings, start_model, stored, text, train_body,
     train_with,
 };
@@ -27,7 +27,7 @@ on_both_databases! {
             assert_eq!(client.get("/api/v1/info").await.expect(200).body["id"], id);
             client.get("/health").await.expect(200);
             client.get("/openapi.json").await.expect(200);
-            client.get("/docs").await;
+            client.get("/docs").await.expect(200);
         }
         let front = TestClient::new(format!("http://{}", server.address()));
         for path in ["/api/v1/info", "/api/v1/configs", "/services/third/api/v1/info"] {

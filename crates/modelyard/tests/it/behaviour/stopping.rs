@@ -10,8 +10,8 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::program::{Program, Project};
-use super::support::{config, ended, running, train_with, until};
+use crate::support::program::{Program, Project};
+use crate::support::{config, ended, running, train_with, until};
 
 /// Does not listen, and has a family that does not either.
 const STUBBORN: &str = r#"

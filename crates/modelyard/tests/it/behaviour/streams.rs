@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::support::{config, ended, running, start_model, stored, text, train_with};
+use crate::support::{config, ended, running, start_model, stored, text, train_with};
 
 on_both_databases! {
     async fn streams_that_are_torn_off_harm_nobody(database: TestDatabase) {

@@ -11,13 +11,12 @@ mod replay;
 
 use std::path::Path;
 
-use modelyard::settings::{Options, Settings};
 use modelyard::{Access, Server, Service};
 use modelyard_ml::project::Project;
 use modelyard_testkit::{TestClient, TestDatabase, on_both_databases};
 
 use self::replay::Replay;
-use crate::{artifact_model, peer_model, task_model};
+use crate::{artifact_model, peer_model, support, task_model};
 
 macro_rules! recording {
     ($file:literal) => {
@@ -28,8 +27,8 @@ pub(crate) use recording;
 
 on_both_databases! {
     async fn the_peers_model_answers_as_recorded(database: TestDatabase) {
-        let server = start(peer_model::service().build().unwrap(), &database).await;
-        let mut replay = Replay::new(client(&server));
+        let (server, client) = start(peer_model::service().build().unwrap(), &database).await;
+        let mut replay = Replay::new(client);
         // In the order in which they were recorded: each saw what the ones before it had left.
         for scenario in [
             recording!("v2-chapkit-2.4.1/s02-configs_crud"),
@@ -54,8 +53,8 @@ on_both_databases! {
     async fn keys_are_asked_for_as_recorded(database: TestDatabase) {
         let keys = ["sk_dev_0123456789abcdef", "sk_second_0123456789"].map(str::to_owned);
         let service = peer_model::service().with_auth(keys).build().unwrap();
-        let server = start(service, &database).await;
-        let mut replay = Replay::new(client(&server));
+        let (server, client) = start(service, &database).await;
+        let mut replay = Replay::new(client);
         replay.scenario(recording!("v2-chapkit-2.4.1/s13-auth")).await;
         server.stop().await;
         replay.finish(false);
@@ -64,9 +63,9 @@ on_both_databases! {
     async fn a_project_of_scripts_answers_as_recorded(database: TestDatabase) {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/shell_model");
         let project = Project::load(directory).unwrap();
-        let server = start(Service::from_project(project).unwrap(), &database).await;
+        let (server, client) = start(Service::from_project(project).unwrap(), &database).await;
         // The peer's regression has rounded where ours is exact.
-        let mut replay = Replay::new(client(&server)).with_tolerance(1e-12);
+        let mut replay = Replay::new(client).with_tolerance(1e-12);
         replay.scenario(recording!("v2-chapkit-2.4.1/s14-shell_runner")).await;
         server.stop().await;
         replay.finish(false);
@@ -74,21 +73,21 @@ on_both_databases! {
 
     async fn artifacts_to_be_read_only_answer_as_recorded(database: TestDatabase) {
         let writable = artifact_model::service(Access::Full).build().unwrap();
-        let server = start(writable, &database).await;
-        artifact_model::seed(&client(&server)).await;
+        let (server, client) = start(writable, &database).await;
+        artifact_model::seed(&client).await;
         server.stop().await;
         let read_only = artifact_model::service(Access::ReadOnly).build().unwrap();
-        let server = start(read_only, &database).await;
-        let mut replay = Replay::new(client(&server));
+        let (server, client) = start(read_only, &database).await;
+        let mut replay = Replay::new(client);
         replay.scenario(recording!("v2-chapkit-2.4.1/s15-artifact_fixture_readonly")).await;
         server.stop().await;
         replay.finish(false);
     }
 
     async fn tasks_answer_as_recorded(database: TestDatabase) {
-        let server = start(task_model::service().build().unwrap(), &database).await;
-        task_model::seed(&client(&server)).await;
-        let mut replay = Replay::new(client(&server));
+        let (server, client) = start(task_model::service().build().unwrap(), &database).await;
+        task_model::seed(&client).await;
+        let mut replay = Replay::new(client);
         replay.scenario(recording!("v0-chapkit-2025-10/t01-tasks")).await;
         replay.scenario(recording!("v0-chapkit-2025-10/t02-ml-2025-10")).await;
         server.stop().await;
@@ -96,21 +95,6 @@ on_both_databases! {
     }
 }
 
-/// Settings of a server of this test, which listens where there is room.
-fn settings(database: &TestDatabase) -> Settings {
-    let options = Options {
-        port: Some(0),
-        data_dir: Some(database.dir().join("data")),
-        database: Some(database.url.clone()),
-        ..Options::default()
-    };
-    Settings::with_options(&options).unwrap()
-}
-
-async fn start(service: Service, database: &TestDatabase) -> Server {
-    Server::start(vec![service], settings(database)).await.unwrap()
-}
-
-fn client(server: &Server) -> TestClient {
-    TestClient::new(format!("http://{}", server.address()))
+async fn start(service: Service, database: &TestDatabase) -> (Server, TestClient) {
+    support::start(service, support::settings(database)).await
 }

@@ -21,8 +21,9 @@ use tokio::task::JoinSet;
 use super::bind::Bindings;
 use super::compare::Comparison;
 use super::deviations::Deviations;
-use super::{recording, settings};
+use super::recording;
 use crate::peer_model;
+use crate::support::settings;
 
 /// The headers of requests that an orchestrator reads.
 const HEADERS: [&str; 3] = ["content-type", "x-service-key", "content-length"];
