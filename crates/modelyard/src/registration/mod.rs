@@ -158,7 +158,7 @@ impl Member {
         let mut attempt: u32 = 0;
         loop {
             attempt = attempt.saturating_add(1);
-            let trouble = match self.orchestrator.register(&self.body).await {
+            let trouble = match self.orchestrator.register(&self.id, &self.body).await {
                 Ok(ping) => {
                     tracing::info!(service = self.id, "registered with the orchestrator");
                     self.state.healthy();

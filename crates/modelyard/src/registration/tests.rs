@@ -213,6 +213,58 @@ async fn a_ping_that_fails_degrades_health_until_one_succeeds() {
     background.stopping().cancel();
 }
 
+/// Where the key must not go, and whether anything came.
+async fn elsewhere() -> Fake {
+    Fake::start([(200, json!({}))]).await
+}
+
+#[tokio::test]
+async fn the_key_does_not_follow_a_redirect() {
+    let mut elsewhere = elsewhere().await;
+    let to = elsewhere.base.clone();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let app = Router::new()
+        .fallback(move || std::future::ready(axum::response::Redirect::temporary(&to)));
+    let background = Background::default();
+    background.spawn(async move {
+        let _stopped = axum::serve(listener, app).await;
+    });
+    let settings = Registration { url: Some(format!("{base}/$register")), ..elsewhere.settings() };
+    let (check, service) = start(&settings);
+    in_time(async {
+        loop {
+            let (_, why) = (check.ask)().await;
+            if why.is_some_and(|it| it.contains("307")) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(service.shutdown(Duration::from_secs(10)).await);
+    assert!(elsewhere.heard.try_recv().is_err());
+    background.stopping().cancel();
+}
+
+#[tokio::test]
+async fn only_the_orchestrator_itself_is_pinged() {
+    for other in ["http://127.0.0.1:1/ping", "//localhost/ping", "https://127.0.0.1/v2/ping"] {
+        let mut elsewhere = elsewhere().await;
+        let foreign = other.replace("http://127.0.0.1:1", &elsewhere.base);
+        let mut orchestrator = Fake::start([registered(&foreign)]).await;
+        let (check, background) = start(&orchestrator.settings());
+        assert!(orchestrator.hears().await.line.starts_with("POST"));
+        // Where the contract has it.
+        let ping = orchestrator.hears().await;
+        assert_eq!(ping.line, "PUT /v2/services/peer-model/$ping");
+        assert_eq!(ping.key.as_deref(), Some("secret123"));
+        until(&check, Health::Healthy).await;
+        assert!(background.shutdown(Duration::from_secs(10)).await);
+        assert!(elsewhere.heard.try_recv().is_err(), "{foreign}");
+    }
+}
+
 #[tokio::test]
 async fn an_orchestrator_that_is_not_there_stops_nobody() {
     let settings = Registration {
