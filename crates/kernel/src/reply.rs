@@ -20,7 +20,14 @@ pub struct Conditions {
 impl Conditions {
     /// Those of a request.
     pub fn of(headers: &HeaderMap) -> Self {
-        let text = |name| headers.get(name).and_then(|it| it.to_str().ok()).map(ToOwned::to_owned);
+        // Tags that cannot be read are not left out: whoever sends one makes a condition, which no
+        // tag of ours meets.
+        let text = |name| {
+            let lines = headers.get_all(name).iter();
+            lines
+                .map(|it| String::from_utf8_lossy(it.as_bytes()).into_owned())
+                .reduce(|all, line| all + "," + &line)
+        };
         Self { if_match: text(header::IF_MATCH), if_none_match: text(header::IF_NONE_MATCH) }
     }
 
@@ -141,4 +148,36 @@ impl Place {
 pub fn origin(headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|it| it.to_str().ok()).unwrap_or("localhost");
     format!("http://{host}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conditions(lines: &[(http::HeaderName, &[u8])]) -> Conditions {
+        let lines = lines.iter().map(|(name, value)| {
+            (name.clone(), HeaderValue::from_bytes(value).expect("a value that can be sent"))
+        });
+        Conditions::of(&lines.collect())
+    }
+
+    #[test]
+    fn a_condition_that_cannot_be_read_names_nothing() {
+        let unreadable = conditions(&[(header::IF_MATCH, b"\"\xff\"")]);
+        assert_eq!(unreadable.allow_change("\"a-1\"").unwrap_err().code(), "precondition_failed");
+        let unreadable = conditions(&[(header::IF_NONE_MATCH, b"\"\xff\"")]);
+        assert!(!unreadable.is_fresh("\"a-1\""));
+        assert!(unreadable.allow_change("\"a-1\"").is_ok());
+    }
+
+    #[test]
+    fn a_condition_may_be_on_several_lines() {
+        let lines: [(_, &[u8]); 2] =
+            [(header::IF_MATCH, b"\"\xff\", \"a-1\""), (header::IF_MATCH, b"\"a-2\"")];
+        let several = conditions(&lines);
+        for (tag, allowed) in [("\"a-1\"", true), ("\"a-2\"", true), ("\"a-3\"", false)] {
+            assert_eq!(several.allow_change(tag).is_ok(), allowed, "{tag}");
+        }
+        assert!(conditions(&[]).allow_change("\"a-1\"").is_ok());
+    }
 }
