@@ -130,7 +130,7 @@ impl Failure {
     /// Whether the change that failed may have happened all the same: the connection was lost, and
     /// nobody knows whether the commit arrived.
     pub fn is_uncertain(&self) -> bool {
-        self.0.code == "storage_unreachable"
+        self.0.code == "commit_unknown"
     }
 
     /// Its kind.

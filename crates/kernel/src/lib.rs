@@ -25,7 +25,7 @@ pub use clock::{Clock, Time};
 pub use db::{Conn, Db, Tx};
 pub use failure::{Failure, Kind};
 pub use id::Ulid;
-pub use part::{Assignment, Done, Failed, Health, HealthCheck, Part, Work};
+pub use part::{Assignment, Failed, Health, HealthCheck, Part, Work};
 
 /// What an operation returns.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;

@@ -94,8 +94,9 @@ impl Counter {
 pub struct Work {
     /// `slice.verb`, such as `ml.train`.
     pub kind: &'static str,
-    /// Does it.
-    pub run: Arc<dyn Fn(Assignment) -> BoxFuture<'static, Result<Done, Failed>> + Send + Sync>,
+    /// Does it, and records its end in the transaction that stores what came of it. A failure that
+    /// it returns is recorded by whoever asked.
+    pub run: Arc<dyn Fn(Assignment) -> BoxFuture<'static, Result<(), Failed>> + Send + Sync>,
 }
 
 impl fmt::Debug for Work {
@@ -117,13 +118,6 @@ pub struct Assignment {
     pub artifact: Option<Ulid>,
     /// Cancelled when nobody wants the result any more, or the process stops.
     pub cancel: CancellationToken,
-}
-
-/// Work that is done.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Done {
-    /// What came of it.
-    pub artifact: Option<Ulid>,
 }
 
 /// Work that failed.

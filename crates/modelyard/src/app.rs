@@ -11,7 +11,8 @@ use modelyard_ml::info::http::Info;
 use modelyard_ml::ml::{Ml, Model};
 use modelyard_run::artifact::Artifacts;
 use modelyard_run::config::Configs;
-use modelyard_run::task::{ShellTasks, Tasks};
+use modelyard_run::publish::Publisher;
+use modelyard_run::task::{Options as TaskOptions, ShellTasks, Tasks};
 use serde_json::Value;
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
@@ -109,7 +110,11 @@ pub fn assemble(
         let (background, node) = (background.clone(), node.to_string());
         Jobs::new(db.clone(), clock.clone(), background, node, shared.jobs, system)
     });
-    let ml = service.runner.clone().zip(jobs.clone()).map(|(runner, jobs)| {
+    let publisher = jobs.clone().map(|jobs| {
+        let publisher = Publisher::new(db.clone(), jobs.clone(), artifacts.clone(), configs.clone());
+        (jobs, publisher)
+    });
+    let ml = service.runner.clone().zip(publisher.clone()).map(|(runner, (jobs, publisher))| {
         let model = Model {
             info: service.info.clone(),
             runner,
@@ -117,20 +122,19 @@ pub fn assemble(
             work_root: shared.work_root.to_path_buf(),
             archive_limits: service.limits.archive,
         };
-        Ml::new(db.clone(), clock.clone(), jobs, configs.clone(), artifacts.clone(), model)
+        let (db, clock) = (db.clone(), clock.clone());
+        Ml::new(db, clock, jobs, configs.clone(), artifacts.clone(), publisher, model)
     });
-    let tasks = jobs.clone().map(|jobs| {
-        let tasks = Tasks::new(
-            db.clone(),
-            clock.clone(),
-            jobs,
-            artifacts.clone(),
-            service.functions.clone(),
-            service.directory.clone(),
-            service.limits.clone(),
-            shared.work_root.to_path_buf(),
-        );
-        tasks.with_environment(service.environment.clone())
+    let tasks = publisher.map(|(jobs, publisher)| {
+        let options = TaskOptions {
+            functions: service.functions.clone(),
+            shell,
+            directory: service.directory.clone(),
+            environment: service.environment.clone(),
+            limits: service.limits.clone(),
+            work_root: shared.work_root.to_path_buf(),
+        };
+        Tasks::new(db.clone(), clock.clone(), jobs, artifacts.clone(), publisher, options)
     });
 
     let mut questions = service.checks.clone();
@@ -148,7 +152,7 @@ pub fn assemble(
     ];
     parts.extend(jobs.iter().map(Jobs::part));
     parts.extend(ml.iter().map(Ml::part));
-    parts.extend(tasks.iter().map(|it| it.part(shell)));
+    parts.extend(tasks.iter().map(Tasks::part));
 
     let (work, counters) = parts.iter_mut().fold((Vec::new(), Vec::new()), |mut all, part| {
         all.0.append(&mut part.work);
@@ -157,7 +161,18 @@ pub fn assemble(
     });
     let (routes, openapi) = fold(parts, &service);
     let name = service.info.display_name;
-    Ok(Assembled { id, name, configs, jobs, ml, info, routes, openapi, work, counters })
+    Ok(Assembled {
+        id,
+        name,
+        configs,
+        jobs,
+        ml,
+        info,
+        routes,
+        openapi,
+        work,
+        counters,
+    })
 }
 
 fn fold(parts: Vec<Part>, service: &Service) -> (Router, OpenApi) {

@@ -3,6 +3,7 @@
 pub mod artifact;
 pub mod config;
 pub mod frame;
+pub mod publish;
 pub mod runner;
 pub mod task;
 

@@ -14,11 +14,13 @@ use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use modelyard_kernel::bulk::{Bulk, Operation};
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
-    Background, Caller, Clock, Conn, Db, Failure, Kind, Part, Permission, Result, Work,
+    Background, Caller, Clock, Conn, Db, Failed, Failure, Kind, Part, Permission, Result, Ulid,
+    Work,
 };
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -26,6 +28,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use http::FIELDS;
+use model::Ending;
 pub use model::{Job, JobId, JobStatus, NewJob};
 
 /// May see jobs.
@@ -67,6 +70,9 @@ struct Inner {
     options: Options,
     system: Caller,
     kinds: OnceLock<HashMap<&'static str, Work>>,
+    /// Held from before a job is claimed until it is in `running`: whoever deletes it then knows
+    /// where to find it.
+    claiming: tokio::sync::Mutex<()>,
     running: Mutex<HashMap<JobId, Running>>,
     wake: Notify,
 }
@@ -96,6 +102,7 @@ impl Jobs {
             options,
             system,
             kinds: OnceLock::new(),
+            claiming: tokio::sync::Mutex::default(),
             running: Mutex::default(),
             wake: Notify::new(),
         }))
@@ -125,7 +132,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// Adds a job in the transaction of whatever else is changed; call [`Jobs::wake`] after the
+    /// Adds a job, in the transaction of whatever else is changed; call [`Jobs::wake`] after the
     /// commit. Who may is up to the caller's slice, whose permission gave the scope.
     ///
     /// # Errors
@@ -137,15 +144,14 @@ impl Jobs {
         new: NewJob,
     ) -> Result<()> {
         let max = self.0.options.max_pending;
-        if store::count_pending(conn, scope).await? >= max {
-            return Err(Failure::new(
-                Kind::Exhausted,
-                "queue_full",
-                format!("{max} jobs are waiting already, try again when some are done"),
-            ));
+        if store::insert(conn, scope, new, max, self.0.clock.now()).await? {
+            return Ok(());
         }
-        store::insert(conn, scope, new, self.0.clock.now()).await?;
-        Ok(())
+        Err(Failure::new(
+            Kind::Exhausted,
+            "queue_full",
+            format!("{max} jobs are waiting already, try again when some are done"),
+        ))
     }
 
     /// Tells the workers that there is something to do.
@@ -153,19 +159,20 @@ impl Jobs {
         self.0.wake.notify_one();
     }
 
-    /// Whether a job may still publish its result: locks its record until the transaction ends, so
-    /// that a job cancelled meanwhile leaves nothing behind.
+    /// Records that a running job has ended, in the transaction that stores what came of it: with
+    /// `artifact` when it went well, or why it failed.
     ///
     /// # Errors
-    /// When the database refuses.
-    pub async fn may_publish(
+    /// `job_canceled` when nobody wants the result any more; the transaction must not commit then.
+    pub async fn end(
         &self,
         conn: &mut Conn,
         scope: &modelyard_kernel::Scope,
         id: JobId,
-    ) -> Result<bool> {
-        let job = store::lock(conn, scope, id).await?;
-        Ok(job.is_some_and(|it| it.status == JobStatus::Running))
+        outcome: Result<Option<Ulid>, &Failed>,
+    ) -> Result<()> {
+        let ended = store::finish(conn, scope, id, Ending::of(outcome), self.0.clock.now()).await?;
+        if ended { Ok(()) } else { Err(Failure::conflict("job_canceled", "the job was canceled")) }
     }
 
     /// One record.
@@ -192,15 +199,21 @@ impl Jobs {
     /// # Errors
     /// `job_missing`, `precondition_failed`, and `job_stuck` when the work does not let go in time.
     pub async fn delete(&self, caller: &Caller, id: JobId, conditions: &Conditions) -> Result<()> {
-        let scope = caller.permit(WRITE)?;
-        let mut tx = self.0.db.begin().await?;
-        let job = store::lock(&mut tx, scope, id).await?.ok_or_else(|| missing(id))?;
-        conditions.allow_change(&job.etag())?;
-        // Without a record nothing can be published, whatever the work still does.
-        store::delete(&mut tx, scope, id).await?;
-        tx.commit().await?;
+        let scope = caller.permit(WRITE)?.clone();
+        let conditions = conditions.clone();
+        let delete = self.0.db.transaction(move |conn| {
+            async move {
+                let job = store::lock(conn, &scope, id).await?.ok_or_else(|| missing(id))?;
+                conditions.allow_change(&job.etag())?;
+                // Without a record nothing can be published, whatever the work still does.
+                store::delete(conn, &scope, id).await?;
+                Ok(job)
+            }
+            .boxed()
+        });
+        let job = delete.await?;
         if job.status == JobStatus::Running {
-            self.cancel(id).await?;
+            self.cancel(&[id]).await?;
         }
         Ok(())
     }
@@ -249,19 +262,28 @@ impl Jobs {
             results.push(Ok((204, None)));
         }
         tx.commit().await?;
-        for id in ids {
-            self.cancel(id).await?;
-        }
+        self.cancel(&ids).await?;
         Ok(results)
     }
 
-    /// Cancels what runs in this process and waits for it.
-    async fn cancel(&self, id: JobId) -> Result<()> {
-        let Some(mut running) = self.0.running.lock().get(&id).cloned() else { return Ok(()) };
-        running.cancel.cancel();
-        let ended = running.ended.wait_for(|ended| *ended);
+    /// Cancels what runs in this process, and waits until all of it has let go.
+    async fn cancel(&self, ids: &[JobId]) -> Result<()> {
+        let mut running: Vec<Running> = {
+            let _none_between = self.0.claiming.lock().await;
+            let running = self.0.running.lock();
+            ids.iter().filter_map(|id| running.get(id).cloned()).collect()
+        };
+        for it in &running {
+            it.cancel.cancel();
+        }
+        let ended = async {
+            for it in &mut running {
+                // The sender is dropped only after it has sent.
+                let _ended = it.ended.wait_for(|ended| *ended).await;
+            }
+        };
         match tokio::time::timeout(LET_GO, ended).await {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             Err(_) => Err(Failure::new(
                 Kind::Unavailable,
                 "job_stuck",

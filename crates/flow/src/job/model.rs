@@ -1,7 +1,7 @@
 //! What a job is. No I/O in this file.
 
 use modelyard_kernel::db::{FromValue, Value};
-use modelyard_kernel::{Time, Ulid, columns, entity_id};
+use modelyard_kernel::{Failed, Time, Ulid, columns, entity_id};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -129,6 +129,36 @@ pub(super) struct Claimed {
 }
 
 columns!(Claimed: id, kind, input, promised_id);
+
+/// How a job ended.
+#[derive(Debug)]
+pub(super) struct Ending {
+    pub(super) status: JobStatus,
+    pub(super) artifact: Option<Ulid>,
+    pub(super) error: Option<String>,
+    pub(super) traceback: Option<String>,
+}
+
+impl Ending {
+    pub(super) fn of(outcome: Result<Option<Ulid>, &Failed>) -> Self {
+        match outcome {
+            Ok(artifact) => {
+                Self { status: JobStatus::Completed, artifact, error: None, traceback: None }
+            }
+            Err(Failed { error, traceback }) => Self {
+                status: JobStatus::Failed,
+                artifact: None,
+                error: Some(storable(error)),
+                traceback: Some(storable(traceback.as_ref().unwrap_or(error))),
+            },
+        }
+    }
+}
+
+/// Models and scripts say what they like; PostgreSQL's text holds no zero characters.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
 
 #[cfg(test)]
 mod tests {

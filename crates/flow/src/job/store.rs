@@ -1,25 +1,35 @@
 //! The `jobs` table.
 
 use modelyard_kernel::db::{Conn, Result, scoped};
-use modelyard_kernel::{Scope, Time, Ulid};
+use modelyard_kernel::{Scope, Time};
 
-use super::model::{Claimed, Job, JobId, JobStatus, NewJob};
+use super::model::{Claimed, Ending, Job, JobId, NewJob};
 
-pub(super) async fn insert(conn: &mut Conn, scope: &Scope, new: NewJob, now: Time) -> Result<()> {
+/// Adds a job unless `max` wait already; false then.
+pub(super) async fn insert(
+    conn: &mut Conn,
+    scope: &Scope,
+    new: NewJob,
+    max: i64,
+    now: Time,
+) -> Result<bool> {
     let NewJob { id, kind, input, artifact } = new;
-    scoped(
+    let added = scoped(
         scope,
         "INSERT INTO jobs (tenant_id, service_id, id, kind, status, input, promised_id, submitted_at)
-         VALUES ($1, $2, $3, $4, 'pending', $5, $6, $7)",
+         SELECT $1, $2, $3, $4, 'pending', $5, $6, $7
+         WHERE (SELECT COUNT(*) FROM jobs
+                WHERE tenant_id = $1 AND service_id = $2 AND status = 'pending') < $8",
     )
     .bind(id)
     .bind(kind)
     .bind(input)
     .bind(artifact)
     .bind(now)
+    .bind(max)
     .execute(conn)
-    .await
-    .map(drop)
+    .await?;
+    Ok(added > 0)
 }
 
 pub(super) async fn find(conn: &mut Conn, scope: &Scope, id: JobId) -> Result<Option<Job>> {
@@ -43,17 +53,6 @@ async fn select(conn: &mut Conn, scope: &Scope, id: JobId, suffix: &str) -> Resu
     .bind(id)
     .fetch_optional(conn)
     .await
-}
-
-pub(super) async fn count_pending(conn: &mut Conn, scope: &Scope) -> Result<i64> {
-    let (count,) = scoped(
-        scope,
-        "SELECT COUNT(*) FROM jobs
-         WHERE tenant_id = $1 AND service_id = $2 AND status = 'pending'",
-    )
-    .fetch_one(conn)
-    .await?;
-    Ok(count)
 }
 
 /// Takes the job that has waited longest.
@@ -83,23 +82,15 @@ pub(super) async fn claim(
     .await
 }
 
-/// How a job ended.
-#[derive(Debug)]
-pub(super) struct Ending {
-    pub(super) status: JobStatus,
-    pub(super) artifact: Option<Ulid>,
-    pub(super) error: Option<String>,
-    pub(super) traceback: Option<String>,
-}
-
+/// Records the end of a job; false when it was not running, since somebody removed its record.
 pub(super) async fn finish(
     conn: &mut Conn,
     scope: &Scope,
     id: JobId,
     ending: Ending,
     now: Time,
-) -> Result<()> {
-    scoped(
+) -> Result<bool> {
+    let ended = scoped(
         scope,
         "UPDATE jobs SET status = $4, artifact_id = $5, error = $6, error_traceback = $7,
                 finished_at = $8, input = NULL, node = NULL
@@ -112,8 +103,8 @@ pub(super) async fn finish(
     .bind(ending.traceback)
     .bind(now)
     .execute(conn)
-    .await
-    .map(drop)
+    .await?;
+    Ok(ended > 0)
 }
 
 /// Puts a job back that was interrupted through no fault of its own.

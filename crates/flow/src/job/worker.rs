@@ -1,14 +1,15 @@
 //! Takes jobs one by one and does them.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use modelyard_kernel::{Assignment, Done, Failed, Failure, Kind, Result};
+use modelyard_kernel::{Assignment, Failed, Kind, Result};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::model::{Claimed, JobId, JobStatus};
-use super::store::{self, Ending};
+use super::model::{Claimed, Ending, JobId};
+use super::store;
 use super::{Jobs, Running, WRITE};
 
 /// How often the end of a job is written when that is refused, or when there is no time to wait.
@@ -21,15 +22,14 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 pub(super) async fn run(jobs: Jobs) {
     let stopping = jobs.0.background.stopping().clone();
     while !stopping.is_cancelled() {
+        // Waiting before it looks, so that each of several submissions at once finds a worker.
+        let mut woken = pin!(jobs.0.wake.notified());
+        woken.as_mut().enable();
         match claim(&jobs).await {
-            Ok(Some(job)) => {
-                // The next one may be for another worker.
-                jobs.wake();
-                work(&jobs, job).await;
-            }
+            Ok(Some((job, running))) => work(&jobs, job, running).await,
             Ok(None) => {
                 tokio::select! {
-                    () = jobs.0.wake.notified() => {}
+                    () = woken => {}
                     () = tokio::time::sleep(LOOK_AGAIN) => {}
                     () = stopping.cancelled() => {}
                 }
@@ -45,45 +45,48 @@ pub(super) async fn run(jobs: Jobs) {
     }
 }
 
-async fn claim(jobs: &Jobs) -> Result<Option<Claimed>> {
-    let inner = &jobs.0;
-    let scope = inner.system.permit(WRITE)?;
-    let mut conn = inner.db.conn().await?;
-    Ok(store::claim(&mut conn, scope, &inner.node, inner.clock.now()).await?)
+/// The worker's end of a job that runs.
+struct Handle {
+    cancel: CancellationToken,
+    ended: watch::Sender<bool>,
 }
 
-async fn work(jobs: &Jobs, job: Claimed) {
-    let cancel = CancellationToken::new();
-    let (ended, watch) = watch::channel(false);
+async fn claim(jobs: &Jobs) -> Result<Option<(Claimed, Handle)>> {
+    let inner = &jobs.0;
+    let scope = inner.system.permit(WRITE)?;
+    let _claiming = inner.claiming.lock().await;
+    let mut conn = inner.db.conn().await?;
+    let claimed = store::claim(&mut conn, scope, &inner.node, inner.clock.now()).await?;
+    Ok(claimed.map(|job| {
+        let cancel = CancellationToken::new();
+        let (ended, watch) = watch::channel(false);
+        let running = Running { cancel: cancel.clone(), ended: watch };
+        inner.running.lock().insert(job.id, running);
+        (job, Handle { cancel, ended })
+    }))
+}
+
+async fn work(jobs: &Jobs, job: Claimed, Handle { cancel, ended }: Handle) {
     let id = job.id;
-    jobs.0.running.lock().insert(id, Running { cancel: cancel.clone(), ended: watch });
-
-    // Whoever deletes it from here on finds it in the map; who did so before could tell nobody.
-    if !is_deleted(jobs, id).await {
-        let outcome = tokio::select! {
-            biased;
-            outcome = attempt(jobs, job, cancel.clone()) => Some(outcome),
-            () = drained(jobs, cancel.clone()) => None,
-        };
-        let stopping = jobs.0.background.stopping().is_cancelled();
-        let interrupted = outcome.is_none() || (stopping && cancel.is_cancelled());
-        record(jobs, id, outcome.filter(|_| !interrupted)).await;
+    let outcome = tokio::select! {
+        biased;
+        outcome = attempt(jobs, job, cancel.clone()) => Some(outcome),
+        () = drained(jobs, cancel.clone()) => None,
+    };
+    let stopping = jobs.0.background.stopping().is_cancelled();
+    match outcome {
+        Some(Ok(())) => {}
+        Some(Err(failed)) if !(stopping && cancel.is_cancelled()) => {
+            record(jobs, id, Some(failed)).await;
+        }
+        Some(Err(_)) | None => record(jobs, id, None).await,
     }
-
     jobs.0.running.lock().remove(&id);
     let _nobody_waits = ended.send(true);
 }
 
-async fn is_deleted(jobs: &Jobs, id: JobId) -> bool {
-    let found = async {
-        let scope = jobs.0.system.permit(WRITE)?;
-        Ok::<_, Failure>(store::find(&mut jobs.0.db.conn().await?, scope, id).await?)
-    };
-    matches!(found.await, Ok(None))
-}
-
 /// Does a job. A panic in it is a failed job, not a dead worker.
-async fn attempt(jobs: &Jobs, job: Claimed, cancel: CancellationToken) -> Result<Done, Failed> {
+async fn attempt(jobs: &Jobs, job: Claimed, cancel: CancellationToken) -> Result<(), Failed> {
     let Claimed { id, kind, input, promised_id } = job;
     let work = jobs.0.kinds.get().and_then(|it| it.get(kind.as_str()));
     let Some(work) = work else {
@@ -109,14 +112,14 @@ async fn drained(jobs: &Jobs, cancel: CancellationToken) {
     tokio::time::sleep(Duration::from_secs(4)).await;
 }
 
-/// Writes the end down; what was interrupted is put back for the next start.
+/// Writes down that a job failed; one that was interrupted is put back for the next start.
 ///
 /// An outage of the database is waited out: a job whose end is not written would look as if it ran
 /// for ever.
-async fn record(jobs: &Jobs, id: JobId, outcome: Option<Result<Done, Failed>>) {
+async fn record(jobs: &Jobs, id: JobId, failed: Option<Failed>) {
     let mut pause = Duration::from_millis(100);
     let mut tries = 0;
-    while let Err(failure) = write(jobs, id, outcome.as_ref()).await {
+    while let Err(failure) = write(jobs, id, failed.as_ref()).await {
         tracing::error!(%failure, job = %id, "the end of a job is not written, trying again");
         let outage = failure.kind() == Kind::Unavailable;
         if !outage || jobs.0.background.stopping().is_cancelled() {
@@ -130,37 +133,17 @@ async fn record(jobs: &Jobs, id: JobId, outcome: Option<Result<Done, Failed>>) {
     }
 }
 
-async fn write(jobs: &Jobs, id: JobId, outcome: Option<&Result<Done, Failed>>) -> Result<()> {
+async fn write(jobs: &Jobs, id: JobId, failed: Option<&Failed>) -> Result<()> {
     let inner = &jobs.0;
     let scope = inner.system.permit(WRITE)?;
     let mut conn = inner.db.conn().await?;
-    match outcome {
+    match failed {
         None => store::requeue(&mut conn, scope, id).await?,
-        Some(outcome) => {
-            store::finish(&mut conn, scope, id, ending(outcome), inner.clock.now()).await?;
+        Some(failed) => {
+            let ending = Ending::of(Err(failed));
+            // A record that is gone, or has its end already, stays as it is.
+            let _was_running = store::finish(&mut conn, scope, id, ending, inner.clock.now()).await?;
         }
     }
     Ok(())
-}
-
-fn ending(outcome: &Result<Done, Failed>) -> Ending {
-    match outcome {
-        Ok(Done { artifact }) => Ending {
-            status: JobStatus::Completed,
-            artifact: *artifact,
-            error: None,
-            traceback: None,
-        },
-        Err(Failed { error, traceback }) => Ending {
-            status: JobStatus::Failed,
-            artifact: None,
-            error: Some(storable(error)),
-            traceback: Some(storable(traceback.as_ref().unwrap_or(error))),
-        },
-    }
-}
-
-/// Models and scripts say what they like; PostgreSQL's text holds no zero characters.
-fn storable(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
 }

@@ -23,6 +23,7 @@ pub use read::BlobRead;
 pub use upload::Upload;
 pub use write::{BlobWriter, Stored};
 
+use crate::background::compute;
 use crate::{Clock, Conn, Db, Failure, Kind, Scope, Time};
 
 /// Bytes of content in one chunk.
@@ -209,7 +210,7 @@ impl Blobs {
         if let Some(directory) = self.directory.clone() {
             let before = self.ago(ABANDONED);
             let work = move || remove_abandoned(&directory, before);
-            tokio::task::spawn_blocking(work).await.map_err(Failure::internal)?;
+            compute(work).await?;
         }
         Ok(gone.len())
     }

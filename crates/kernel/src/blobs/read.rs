@@ -13,6 +13,7 @@ use super::store::BlobRow;
 use super::write::check;
 use super::{CHUNK, refused};
 use crate::Failure;
+use crate::background::compute;
 
 /// Content that is open for reading.
 #[derive(Clone, Debug)]
@@ -132,7 +133,7 @@ impl BlobRead {
         if self.row.size_bytes <= 64 << 10 {
             work()
         } else {
-            tokio::task::spawn_blocking(work).await.map_err(Failure::internal)?
+            compute(work).await?
         }
     }
 }

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::upload::Upload;
 use super::{BlobRef, Blobs, CHUNK, Chunk};
 use crate::Failure;
+use crate::background::compute;
 
 /// Chunks at most this large are compressed where they come; larger ones on a thread for it.
 const INLINE: usize = 64 << 10;
@@ -88,7 +89,8 @@ impl BlobWriter {
         // A name of its own for each upload: removing one never races with storing the same
         // content again.
         let id = blobs.clock.ulid().to_string();
-        let key = format!("{}/{id}", id.get(24..).unwrap_or("00"));
+        // Few directories, so that they soon exist: each new one costs a write to the disk.
+        let key = format!("{}/{id}", id.get(25..).unwrap_or("0"));
         let upload = Upload::new(&blobs, &key);
         Self {
             blobs,
@@ -155,7 +157,7 @@ impl BlobWriter {
         let encoded = if self.size <= INLINE as u64 {
             work()
         } else {
-            tokio::task::spawn_blocking(work).await.map_err(Failure::internal)?
+            compute(work).await?
         };
         self.whole = encoded.whole;
         self.compress = Some(encoded.compressed);

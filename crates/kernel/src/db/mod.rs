@@ -11,12 +11,14 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+
 pub use value::{FromRow, FromValue, Json, Row, Value};
 
 use crate::{Failure, Kind, Scope};
 
 /// What a statement returns.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Which database is behind a [`Db`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,11 +106,33 @@ impl Db {
         }))
     }
 
-    /// A transaction to write in: what you read in it is still true when you write.
+    /// Does `work` in a transaction: all of it is committed when it succeeds, nothing when it fails
+    /// or panics. What it reads is still true when it writes.
     ///
-    /// SQLite has one writer, so two transactions queue. On PostgreSQL a statement whose answer
-    /// decides a later write locks what it reads: see [`Conn::for_update`]. Do not wait for
-    /// anything but the transaction's own statements while it is open.
+    /// SQLite has one writer, so two transactions queue, and `work` runs on the writer's thread: it
+    /// must wait for nothing but its own statements. On PostgreSQL a statement whose answer decides
+    /// a later write locks what it reads: see [`Conn::for_update`].
+    ///
+    /// # Errors
+    /// Those of `work`, and when the database refuses. After `commit_unknown` nobody knows whether
+    /// it was committed.
+    pub async fn transaction<T: Send + 'static>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, Failure>> + Send + 'static,
+    ) -> Result<T, Failure> {
+        match &self.0 {
+            Backend::Sqlite(it) => {
+                it.lend(move |lent| Tx::new(SessionKind::Lent(lent)).run(work)).await?
+            }
+            Backend::Postgres(it) => {
+                Tx::new(SessionKind::Postgres(it.begin().await?)).run(work).await
+            }
+        }
+    }
+
+    /// A transaction that its owner steers statement by statement: for bulk changes, which go on
+    /// after a failure, and for programs that copy many rows. [`Db::transaction`] costs less. Do
+    /// not wait for anything but its own statements while it is open.
     ///
     /// # Errors
     /// When no connection is free in time.
@@ -163,6 +187,8 @@ struct Session {
 
 #[derive(Debug)]
 enum SessionKind {
+    /// On the writer's own thread.
+    Lent(sqlite::Lent),
     Sqlite(sqlite::Session),
     Postgres(postgres::Session),
 }
@@ -171,6 +197,7 @@ impl Session {
     async fn run(&mut self, query: Query) -> Result<Answer> {
         self.allow()?;
         let answer = match &self.kind {
+            SessionKind::Lent(it) => it.run(&query),
             SessionKind::Sqlite(it) => it.run(query).await,
             SessionKind::Postgres(it) => it.run(query).await,
         };
@@ -181,6 +208,7 @@ impl Session {
     async fn batch(&mut self, sql: &str) -> Result<()> {
         self.allow()?;
         let done = match &self.kind {
+            SessionKind::Lent(it) => it.batch(sql),
             SessionKind::Sqlite(it) => it.batch(sql.to_owned()).await,
             SessionKind::Postgres(it) => it.batch(sql).await,
         };
@@ -191,8 +219,12 @@ impl Session {
     async fn commit(self) -> Result<()> {
         self.allow()?;
         match self.kind {
+            SessionKind::Lent(it) => it.commit(),
             SessionKind::Sqlite(it) => it.commit().await,
-            SessionKind::Postgres(it) => it.commit().await,
+            SessionKind::Postgres(it) => it.commit().await.map_err(|error| match error {
+                Error::Connect(cause) => Error::CommitUnknown(cause),
+                refused => refused,
+            }),
         }
     }
 
@@ -208,7 +240,7 @@ impl Conn {
             ConnKind::Sqlite(_) => Dialect::Sqlite,
             ConnKind::Postgres(_) => Dialect::Postgres,
             ConnKind::Tx(it) => match it.kind {
-                SessionKind::Sqlite(_) => Dialect::Sqlite,
+                SessionKind::Lent(_) | SessionKind::Sqlite(_) => Dialect::Sqlite,
                 SessionKind::Postgres(_) => Dialect::Postgres,
             },
         }
@@ -258,11 +290,20 @@ impl Tx {
         Self(Conn(ConnKind::Tx(Session { kind, failed: false })))
     }
 
+    async fn run<T>(
+        mut self,
+        work: impl for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let value = work(&mut self.0).await?;
+        self.commit().await?;
+        Ok(value)
+    }
+
     /// Makes it durable.
     ///
     /// # Errors
     /// When the database refuses: nothing was written then. When the connection is lost meanwhile
-    /// ([`Error::Connect`]) nobody knows.
+    /// ([`Error::CommitUnknown`]) nobody knows.
     pub async fn commit(self) -> Result<()> {
         match self.0.0 {
             ConnKind::Tx(it) => it.commit().await,
@@ -393,6 +434,9 @@ pub enum Error {
     /// The server or the file is out of reach.
     #[error("the database cannot be reached: {0}")]
     Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The connection was lost during a commit: it may have happened, or not.
+    #[error("the database went away during a commit: {0}")]
+    CommitUnknown(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No connection was free in time, or the queue of statements is full.
     #[error("the database is busy")]
     Busy,
@@ -444,6 +488,13 @@ impl From<Error> for Failure {
                 Kind::Unavailable,
                 "storage_unreachable",
                 "the database cannot be reached, try again in a moment",
+            )
+            .caused_by(it),
+            Error::CommitUnknown(_) => Failure::new(
+                Kind::Unavailable,
+                "commit_unknown",
+                "the database went away while this was written, and may have it or not: look before \
+                 you try again",
             )
             .caused_by(it),
             Error::Full => Failure::new(

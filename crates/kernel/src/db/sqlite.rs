@@ -3,18 +3,21 @@
 //! The writer commits single statements in groups, so that a burst of requests costs one commit;
 //! nobody hears of success before that commit.
 
+use std::fmt;
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{
-    Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel,
-};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crossbeam_channel::{self as channel, Sender};
 use parking_lot::Mutex;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, ToSql};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::{Answer, Error, Options, Query, Result, Row, Value};
@@ -37,18 +40,30 @@ struct Threads {
     path: PathBuf,
     writer: SyncSender<Write>,
     /// None when only one connection can see the database: one in memory.
-    readers: Option<SyncSender<Read>>,
+    readers: Option<Sender<Read>>,
+    idle: Duration,
     closed: AtomicBool,
 }
 
 type Read = (Query, Reply<Answer>);
 
-#[derive(Debug)]
 enum Write {
     One(Query, Reply<Answer>),
+    Lend(Box<dyn FnOnce(Lent) + Send>),
     Begin(Receiver<Step>, Reply<()>),
     Close(Reply<()>),
 }
+
+impl fmt::Debug for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Write")
+    }
+}
+
+/// The writer's connection, on loan to a transaction that runs on the writer's thread. Nobody else
+/// uses it meanwhile, so the lock is never waited for.
+#[derive(Debug)]
+pub(super) struct Lent(Arc<Mutex<Connection>>);
 
 #[derive(Debug)]
 enum Step {
@@ -74,8 +89,9 @@ impl Sqlite {
         let readers = if in_memory { None } else { Some(start_readers(&path, options.pool_size)?) };
         let (writer, queue) = sync_channel(QUEUE);
         let idle = options.idle_timeout;
+        let writing = Arc::new(Mutex::new(writing));
         start("sqlite-write", move || write_loop(&writing, &queue, idle))?;
-        Ok(Self(Arc::new(Threads { path, writer, readers, closed: AtomicBool::new(false) })))
+        Ok(Self(Arc::new(Threads { path, writer, readers, idle, closed: AtomicBool::new(false) })))
     }
 
     pub(super) async fn run(&self, query: Query) -> Result<Answer> {
@@ -84,14 +100,44 @@ impl Sqlite {
         }
         let (reply, answer) = oneshot::channel();
         match &self.0.readers {
-            Some(readers) if !query.writes => send(readers, (query, reply))?,
+            Some(readers) if !query.writes => readers.try_send((query, reply)).map_err(|it| match it {
+                channel::TrySendError::Full(_) => Error::Busy,
+                channel::TrySendError::Disconnected(_) => Error::Closed,
+            })?,
             _ => send(&self.0.writer, Write::One(query, reply))?,
         }
         answer.await.map_err(|_| Error::Closed)?
     }
 
+    /// Runs `work` on the writer's thread, in a transaction that [`Lent::commit`] ends.
+    pub(super) async fn lend<T, F>(&self, work: impl FnOnce(Lent) -> F + Send + 'static) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T>,
+    {
+        let (reply, answer) = oneshot::channel();
+        let (runtime, idle) = (Handle::current(), self.0.idle);
+        let run = move |lent: Lent| {
+            // Whoever gave up waiting was not promised anything.
+            if reply.is_closed() {
+                return;
+            }
+            let began = lent.0.lock().execute_batch("BEGIN IMMEDIATE").map_err(classify);
+            let done = began.and_then(|()| {
+                let work = || runtime.block_on(async { tokio::time::timeout(idle, work(lent)).await });
+                match catch_unwind(AssertUnwindSafe(work)) {
+                    Ok(done) => done.map_err(|_silent| Error::Busy),
+                    Err(_) => Err(Error::Driver("a transaction panicked".into())),
+                }
+            });
+            let _gone = reply.send(done);
+        };
+        send(&self.0.writer, Write::Lend(Box::new(run)))?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
     pub(super) async fn begin(&self) -> Result<Session> {
-        let (steps, receiver) = channel();
+        let (steps, receiver) = mpsc::channel();
         let (reply, ready) = oneshot::channel();
         send(&self.0.writer, Write::Begin(receiver, reply))?;
         ready.await.map_err(|_| Error::Closed)??;
@@ -106,7 +152,7 @@ impl Sqlite {
         if self.0.closed.load(Ordering::Relaxed) {
             return Err(Error::Closed);
         }
-        let (steps, receiver) = channel();
+        let (steps, receiver) = mpsc::channel();
         let (reply, ready) = oneshot::channel();
         let path = self.0.path.clone();
         start("sqlite-snapshot", move || match connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY) {
@@ -143,18 +189,37 @@ fn make_file(path: &Path) -> std::io::Result<()> {
     options.append(true).create(true).mode(0o600).open(path).map(drop)
 }
 
-fn start_readers(path: &Path, count: usize) -> Result<SyncSender<Read>> {
-    let (sender, queue) = sync_channel::<Read>(QUEUE);
-    let queue = Arc::new(Mutex::new(queue));
+fn start_readers(path: &Path, count: usize) -> Result<Sender<Read>> {
+    let (sender, queue) = channel::bounded::<Read>(QUEUE);
     for _ in 0..count.max(1) {
         let reading = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        let queue = Arc::clone(&queue);
+        let queue = queue.clone();
         start("sqlite-read", move || read_loop(&reading, &queue))?;
     }
     Ok(sender)
 }
 
-/// A connection, lent to one transaction.
+impl Lent {
+    pub(super) fn run(&self, query: &Query) -> Result<Answer> {
+        run(&self.0.lock(), query)
+    }
+
+    pub(super) fn batch(&self, sql: &str) -> Result<()> {
+        self.0.lock().execute_batch(sql).map_err(classify)
+    }
+
+    pub(super) fn commit(&self) -> Result<()> {
+        self.batch("COMMIT")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        undo(&self.0.lock());
+    }
+}
+
+/// A connection in the hands of one transaction, a message for each statement.
 #[derive(Debug)]
 pub(super) struct Session(mpsc::Sender<Step>);
 
@@ -205,26 +270,26 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     Ok(conn)
 }
 
-fn read_loop(conn: &Connection, queue: &Mutex<Receiver<Read>>) {
-    loop {
-        // The lock is held while waiting: one idle reader waits for work, the others for the lock.
-        let next = queue.lock().recv();
-        let Ok((query, reply)) = next else { return };
+fn read_loop(conn: &Connection, queue: &channel::Receiver<Read>) {
+    for (query, reply) in queue {
         if !reply.is_closed() {
             let _gone = reply.send(run(conn, &query));
         }
     }
 }
 
-fn write_loop(conn: &Connection, queue: &Receiver<Write>, idle: Duration) {
+fn write_loop(conn: &Arc<Mutex<Connection>>, queue: &Receiver<Write>, idle: Duration) {
     let mut next = queue.recv().ok();
     while let Some(write) = next.take() {
         match write {
-            Write::One(query, reply) => next = group(conn, queue, query, reply),
-            Write::Begin(steps, ready) => session(conn, "BEGIN IMMEDIATE", idle, &steps, ready),
+            Write::One(query, reply) => next = group(&conn.lock(), queue, query, reply),
+            Write::Lend(run) => run(Lent(Arc::clone(conn))),
+            Write::Begin(steps, ready) => {
+                session(&conn.lock(), "BEGIN IMMEDIATE", idle, &steps, ready);
+            }
             Write::Close(reply) => {
                 // What is in the log goes to the file, so that a copy of the file has everything.
-                if let Err(error) = conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
+                if let Err(error) = conn.lock().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
                     tracing::warn!(%error, "the database's log could not be emptied");
                 }
                 let _gone = reply.send(Ok(()));

@@ -1,10 +1,11 @@
 //! All or nothing, one after the other.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{join, join_all};
-use modelyard_kernel::Db;
+use modelyard_kernel::{Db, Failure};
 use modelyard_kernel::db::{Error, Options, query};
 use modelyard_testkit::on_both_databases;
 
@@ -125,6 +126,100 @@ on_both_databases! {
         assert_eq!(counters(&mut database.db.snapshot().await.unwrap()).await.len(), 3);
     }
 
+    async fn what_succeeds_is_committed_and_what_fails_or_panics_is_undone(database: TestDatabase) {
+        let db = &database.db;
+        make_counters(&mut db.conn().await.unwrap()).await;
+        let committed = db.transaction(|conn| {
+            async move {
+                add(conn, "kept", 1).await?;
+                Ok(counters(conn).await.len())
+            }
+            .boxed()
+        });
+        assert_eq!(committed.await.unwrap(), 1);
+
+        let failed = db.transaction(|conn| {
+            async move {
+                add(conn, "failed", 1).await?;
+                Err::<(), _>(Failure::conflict("no", "not this one"))
+            }
+            .boxed()
+        });
+        assert_eq!(failed.await.unwrap_err().code(), "no");
+
+        // A failed statement that nobody looked at fails the commit.
+        let careless = db.transaction(|conn| {
+            async move {
+                let _ignored = add(conn, "kept", 2).await;
+                Ok(())
+            }
+            .boxed()
+        });
+        careless.await.unwrap_err();
+
+        let panicked = AssertUnwindSafe(db.transaction(|conn| {
+            async move {
+                add(conn, "panicked", 1).await?;
+                if counters(conn).await.len() == 2 {
+                    panic!("in the middle");
+                }
+                Ok(())
+            }
+            .boxed()
+        }));
+        // On SQLite a failure, on PostgreSQL the caller's own panic.
+        assert!(!matches!(panicked.catch_unwind().await, Ok(Ok(()))));
+
+        let mut conn = db.conn().await.unwrap();
+        add(&mut conn, "after", 1).await.unwrap();
+        assert_eq!(counters(&mut conn).await, [("after".to_owned(), 1), ("kept".to_owned(), 1)]);
+    }
+
+    async fn transactions_and_single_writes_all_count(database: TestDatabase) {
+        make_counters(&mut database.db.conn().await.unwrap()).await;
+        add(&mut database.db.conn().await.unwrap(), "a", 0).await.unwrap();
+        let done = join_all((0..40).map(|number| {
+            let db = database.db.clone();
+            async move {
+                add(&mut db.conn().await?, &format!("single-{number}"), 1).await?;
+                db.transaction(|conn| {
+                    async move {
+                        let sql = format!("SELECT value FROM counters WHERE name = 'a'{}", conn.for_update());
+                        let (value,): (i64,) = query(sql).fetch_one(conn).await?;
+                        let sql = "UPDATE counters SET value = $1 WHERE name = 'a'";
+                        query(sql).bind(value + 1).execute(conn).await?;
+                        Ok(())
+                    }
+                    .boxed()
+                })
+                .await
+            }
+        }))
+        .await;
+        assert!(done.iter().all(Result::is_ok), "{done:?}");
+        let left = counters(&mut database.db.conn().await.unwrap()).await;
+        assert_eq!((left.len(), left.first()), (41, Some(&("a".to_owned(), 40))));
+    }
+
+    async fn a_transaction_that_waits_for_something_else_is_undone(database: TestDatabase) {
+        let idle_timeout = Duration::from_millis(150);
+        let options = Options { url: database.url.clone(), idle_timeout, ..Options::default() };
+        let db = Db::connect(&options).await.unwrap();
+        make_counters(&mut db.conn().await.unwrap()).await;
+        let waiting = db.transaction(|conn| {
+            async move {
+                add(conn, "a", 1).await?;
+                std::future::pending::<()>().await;
+                Ok(())
+            }
+            .boxed()
+        });
+        let waiting = tokio::time::timeout(Duration::from_secs(1), waiting).await;
+        assert!(!matches!(waiting, Ok(Ok(()))));
+        add(&mut db.conn().await.unwrap(), "b", 1).await.unwrap();
+        assert_eq!(counters(&mut db.conn().await.unwrap()).await, [("b".to_owned(), 1)]);
+    }
+
     async fn a_transaction_that_is_silent_for_too_long_is_undone(database: TestDatabase) {
         let idle_timeout = Duration::from_millis(150);
         let options = Options { url: database.url.clone(), idle_timeout, ..Options::default() };
@@ -139,7 +234,7 @@ on_both_databases! {
         // Waits for the silent one, and not for ever.
         increment(&db, "a").await.unwrap();
         let refused = silent.commit().await.unwrap_err();
-        assert!(matches!(refused, Error::Busy | Error::Connect(_)), "{refused}");
+        assert!(matches!(refused, Error::Busy | Error::CommitUnknown(_)), "{refused}");
         assert_eq!(counters(&mut conn).await, [("a".to_owned(), 1)]);
     }
 

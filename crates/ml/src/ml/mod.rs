@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use modelyard_flow::job::{JobId, Jobs, NewJob};
-use modelyard_kernel::background::compute;
+use modelyard_kernel::background::{compute, compute_sized};
 use modelyard_kernel::part::Counter;
 use modelyard_kernel::{
     Assignment, Caller, Clock, Db, Failed, Failure, Part, Permission, Result, Ulid, Work,
@@ -23,10 +23,12 @@ use modelyard_kernel::{
 use modelyard_run::artifact::{ArtifactId, Artifacts};
 use modelyard_run::config::{Config, ConfigId, Configs};
 use modelyard_run::frame::Frame;
-use modelyard_run::runner::{ArchiveLimits, Run, RunError, Runner, Workspace};
+use modelyard_run::publish::Publisher;
+use modelyard_run::runner::{ArchiveLimits, Run, RunError, Runner};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 pub use model::{PredictRequest, Submitted, TrainRequest, ValidateRequest, Validation};
 
@@ -53,6 +55,7 @@ struct Inner {
     jobs: Jobs,
     configs: Configs,
     artifacts: Artifacts,
+    publisher: Publisher,
     model: Model,
     /// Places for validations: they run the model's code while their clients wait, so no queue of
     /// jobs bounds them.
@@ -95,6 +98,7 @@ impl Ml {
         jobs: Jobs,
         configs: Configs,
         artifacts: Artifacts,
+        publisher: Publisher,
         model: Model,
     ) -> Self {
         let trainings = Counter::new("ml_train_jobs_total", "Trainings that were asked for.");
@@ -107,6 +111,7 @@ impl Ml {
             jobs,
             configs,
             artifacts,
+            publisher,
             model,
             validating,
             trainings,
@@ -161,7 +166,8 @@ impl Ml {
     /// `queue_full` when too many jobs wait.
     pub async fn train(&self, caller: &Caller, request: TrainRequest) -> Result<Submitted> {
         let scope = caller.permit(TRAIN)?;
-        let submitted = self.submit(scope, TRAIN_JOB, "Training", request).await?;
+        let size = json_size(&request.data);
+        let submitted = self.submit(scope, TRAIN_JOB, "Training", size, request).await?;
         self.0.trainings.increment();
         Ok(submitted)
     }
@@ -172,7 +178,8 @@ impl Ml {
     /// `queue_full` when too many jobs wait.
     pub async fn predict(&self, caller: &Caller, request: PredictRequest) -> Result<Submitted> {
         let scope = caller.permit(PREDICT)?;
-        let submitted = self.submit(scope, PREDICT_JOB, "Prediction", request).await?;
+        let size = json_size(&request.historic) + json_size(&request.future);
+        let submitted = self.submit(scope, PREDICT_JOB, "Prediction", size, request).await?;
         self.0.predictions.increment();
         Ok(submitted)
     }
@@ -182,29 +189,23 @@ impl Ml {
         scope: &modelyard_kernel::Scope,
         kind: &'static str,
         word: &str,
+        size: usize,
         request: impl Serialize + Send + 'static,
     ) -> Result<Submitted> {
         let inner = &self.0;
         let artifact_id = ArtifactId::new(&inner.clock);
         let id = JobId::new(&inner.clock);
-        let input = compute(move || serde_json::to_vec(&request)).await??;
-        let mut tx = inner.db.begin().await?;
+        let input = compute_sized(size, move || serde_json::to_vec(&request)).await??;
         let new = NewJob { id, kind, input, artifact: Some(artifact_id.0) };
-        inner.jobs.submit(&mut tx, scope, new).await?;
-        tx.commit().await?;
+        inner.jobs.submit(&mut inner.db.conn().await?, scope, new).await?;
         inner.jobs.wake();
         let message = format!("{word} job submitted. Job ID: {id}");
         Ok(Submitted { job_id: id.0, artifact_id, message })
     }
 
     /// A workspace for one run.
-    fn run(
-        &self,
-        stage: &str,
-        cancel: tokio_util::sync::CancellationToken,
-    ) -> Result<Run, RunError> {
-        let workspace = Workspace::create(&self.0.model.work_root, stage)?;
-        Ok(Run { workspace, cancel })
+    async fn run(&self, stage: &'static str, cancel: CancellationToken) -> Result<Run, RunError> {
+        Run::begin(&self.0.model.work_root, stage, cancel).await
     }
 
     /// A frame with the columns that the model wants under other names.
@@ -226,11 +227,9 @@ impl Ml {
     }
 }
 
-/// Ends what still runs in a workspace and removes it, before anybody hears that the run is over.
-async fn leave(run: Run) {
-    if let Err(error) = run.workspace.remove().await {
-        tracing::warn!(%error, "a workspace is left for the next start to remove");
-    }
+/// About how many bytes of JSON a frame is.
+fn json_size(frame: &Frame) -> usize {
+    frame.rows() * frame.columns.len() * 10
 }
 
 /// What a job was asked to do.
@@ -238,29 +237,14 @@ async fn read_input<T: DeserializeOwned + Send + 'static>(
     assignment: &mut Assignment,
 ) -> Result<T, Failed> {
     let input = std::mem::take(&mut assignment.input);
-    Ok(compute(move || serde_json::from_slice(&input)).await?.map_err(Failure::internal)?)
+    let read = compute_sized(input.len(), move || serde_json::from_slice(&input));
+    Ok(read.await?.map_err(Failure::internal)?)
 }
 
 /// The id that a job promised for its result.
 fn promised(assignment: &Assignment) -> Result<ArtifactId, Failed> {
     let missing = || Failed::new("RuntimeError", "the job has no id for its result");
     assignment.artifact.map(ArtifactId).ok_or_else(missing)
-}
-
-/// A run's error in the words of the contract.
-fn failed(error: RunError) -> Failed {
-    match error {
-        RunError::Model { kind, message, traceback } => {
-            Failed { error: format!("{kind}: {message}"), traceback }
-        }
-        RunError::Canceled => Failed::new("CancelledError", "the job was canceled"),
-        RunError::Io { doing, cause } => {
-            // The cause may name paths of this machine.
-            tracing::error!(%doing, %cause, "a run failed on this machine");
-            Failed::new("OSError", format!("the machine failed: {}", cause.kind()))
-        }
-        other => Failed::new("RuntimeError", other),
-    }
 }
 
 /// The error of a script, with where its output is.

@@ -1,22 +1,24 @@
 //! The job of a prediction.
 
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{self, Cursor};
 
 use futures_util::StreamExt;
-use modelyard_kernel::background::compute;
-use modelyard_kernel::{Assignment, Caller, Done, Failed, Failure};
-use modelyard_run::artifact::{Artifact, ArtifactId, Content, NewContent};
+use modelyard_kernel::background::{compute, compute_sized};
+use modelyard_kernel::{Assignment, Caller, Failed, Failure, Kind};
+use modelyard_run::artifact::{Artifact, ArtifactId, Content, Draft, NewContent};
 use modelyard_run::config::{Config, ConfigId};
+use modelyard_run::publish::Publication;
 use modelyard_run::runner::{PredictInput, Predicted, Run, RunError};
 use serde_json::{Map, Value};
+use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
 use super::horizon::Horizon;
 use super::model::{Metadata, PREDICTED, PREDICTION_FILES, PredictRequest, TRAINED};
 use super::publish::frame_content;
-use super::{Ml, failed, leave, promised, read_input, script_failed};
+use super::{Ml, PREDICT, json_size, promised, read_input, script_failed};
 
 /// An archive up to this size needs no file on its way from the store to the workspace.
-const IN_MEMORY: usize = 4 << 20;
+const IN_MEMORY: u64 = 4 << 20;
 
 /// A training that can be predicted with.
 pub(super) struct Training {
@@ -39,10 +41,12 @@ impl Ml {
         caller: &Caller,
         id: ArtifactId,
     ) -> Result<Result<Training, NotATraining>, Failure> {
-        if self.0.artifacts.find(caller, id).await?.is_none() {
-            return Ok(Err(NotATraining::Missing));
-        }
-        let found = self.0.artifacts.get(caller, id).await?;
+        let found = match self.0.artifacts.get(caller, id).await {
+            Err(failure) if failure.kind() == Kind::Missing => {
+                return Ok(Err(NotATraining::Missing));
+            }
+            found => found?,
+        };
         let fields = found.artifact.fields();
         if fields.get("type").and_then(Value::as_str) != Some(TRAINED) {
             return Ok(Err(NotATraining::OtherKind));
@@ -58,12 +62,8 @@ impl Ml {
         Ok(Ok(Training { artifact: found.artifact, content: found.content, config }))
     }
 
-    pub(super) async fn do_predict(&self, mut assignment: Assignment) -> Result<Done, Failed> {
+    pub(super) async fn do_predict(&self, mut assignment: Assignment) -> Result<(), Failed> {
         let id = promised(&assignment)?;
-        let done = Done { artifact: Some(id.0) };
-        if self.is_published(&assignment).await? {
-            return Ok(done);
-        }
         let request: PredictRequest = read_input(&mut assignment).await?;
         let training = self.training(&assignment.caller, request.artifact_id).await?;
         let training = training.map_err(|it| refuse(&it, request.artifact_id))?;
@@ -73,40 +73,40 @@ impl Ml {
         let PredictRequest { historic, future, geo, .. } = request;
         let (historic, future) = (self.adapt(historic).await?, self.adapt(future).await?);
         let input = PredictInput { config: values, historic, future, geo };
-        let run = self.run("predict", assignment.cancel.clone()).map_err(failed)?;
-        let predicted = self.predict_in(&run, &assignment, id, &training, input).await;
-        leave(run).await;
-        predicted.map(|()| done)
+        let run = self.run("predict", assignment.cancel.clone()).await?;
+        self.predict_in(run, &assignment, id, &training, input).await
     }
 
     /// Predicts in a workspace and publishes what came of it, also when the script failed.
     async fn predict_in(
         &self,
-        run: &Run,
+        run: Run,
         assignment: &Assignment,
         id: ArtifactId,
         training: &Training,
         input: PredictInput,
     ) -> Result<(), Failed> {
-        self.unpack(run, training).await?;
         let started = self.0.clock.now();
-        let predicted = self.0.model.runner.predict(run, input).await;
+        let predicted = match self.unpack(&run, training).await {
+            Ok(()) => self.0.model.runner.predict(&run, input).await,
+            Err(error) => Err(error),
+        };
         let metadata = Metadata::new(training.config, started, self.0.clock.now());
         let parent = training.artifact.id;
-        match predicted {
-            Ok(predicted) => self.keep(assignment, run, id, parent, &metadata, predicted).await,
+        let (drafts, failed) = match predicted {
+            Ok(predicted) => (self.results(run, id, parent, &metadata, predicted).await?, None),
             Err(error) if error.output().is_some() && !assignment.cancel.is_cancelled() => {
                 let metadata = metadata.failed().with_script(error.output());
-                let stored = self.archive(run).await?;
-                let size = Some(stored.blob().size_bytes);
-                let data = metadata.data(PREDICTION_FILES, "application/zip", size);
-                let content = NewContent::Stored(stored);
-                let draft = self.draft(Some(id), Some(parent), data, content).await?;
-                self.publish(assignment, vec![draft], None).await?;
-                Err(script_failed(&error, id.0))
+                let files = self.files(run, Some(id), parent, &metadata).await?;
+                (vec![files], Some(script_failed(&error, id.0)))
             }
-            Err(error) => Err(failed(error)),
-        }
+            Err(error) => {
+                run.workspace.remove().await;
+                return Err(error.into());
+            }
+        };
+        let publication = Publication { drafts, link: None, failed };
+        Ok(self.0.publisher.publish(assignment, PREDICT, publication).await?)
     }
 
     fn values(
@@ -124,19 +124,18 @@ impl Ml {
         Ok(values)
     }
 
-    /// Publishes a prediction, and its files below it.
-    async fn keep(
+    /// A prediction, and its files below it.
+    async fn results(
         &self,
-        assignment: &Assignment,
-        run: &Run,
+        run: Run,
         id: ArtifactId,
         training: ArtifactId,
         metadata: &Metadata,
         predicted: Predicted,
-    ) -> Result<(), Failed> {
+    ) -> Result<Vec<Draft>, Failed> {
         let Predicted { mut predictions, script } = predicted;
         let covariates = self.info().required_covariates.clone();
-        let content = compute(move || {
+        let content = compute_sized(json_size(&predictions), move || {
             if predictions.schema.is_none() {
                 predictions.schema = Some(predictions.infer_schema(&covariates));
             }
@@ -145,30 +144,45 @@ impl Ml {
         let content = content.await??;
         let data = metadata.data(PREDICTED, "application/vnd.chapkit.dataframe+json", None);
         let prediction = self.draft(Some(id), Some(training), data, content).await?;
-
-        let stored = self.archive(run).await?;
         let metadata = metadata.clone().with_script(script.as_ref());
+        Ok(vec![prediction, self.files(run, None, id, &metadata).await?])
+    }
+
+    /// The workspace of a prediction.
+    async fn files(
+        &self,
+        run: Run,
+        id: Option<ArtifactId>,
+        parent: ArtifactId,
+        metadata: &Metadata,
+    ) -> Result<Draft, Failed> {
+        let stored = self.archive(run).await?;
         let size = Some(stored.blob().size_bytes);
         let data = metadata.data(PREDICTION_FILES, "application/zip", size);
-        let files = self.draft(None, Some(id), data, NewContent::Stored(stored)).await?;
-        self.publish(assignment, vec![prediction, files], None).await
+        Ok(self.draft(id, Some(parent), data, NewContent::Stored(stored)).await?)
     }
 
     /// Puts the files of a training into a workspace.
-    pub(super) async fn unpack(&self, run: &Run, training: &Training) -> Result<(), Failed> {
+    pub(super) async fn unpack(&self, run: &Run, training: &Training) -> Result<(), RunError> {
         let Some(Content::Blob(blob)) = &training.content else {
-            return Err(Failed::new("ValueError", "the training artifact has no workspace"));
+            return Err(RunError::Archive("the training artifact has no workspace".to_owned()));
         };
-        let io = |cause| failed(RunError::Io { doing: "unpacking a training".to_owned(), cause });
-        let mut file = tempfile::spooled_tempfile_in(IN_MEMORY, &self.0.model.work_root);
+        let io = |cause| RunError::Io { doing: "unpacking a training".to_owned(), cause };
+        let limits = self.0.model.archive_limits;
+        if blob.size_bytes() <= IN_MEMORY {
+            let archive = blob.bytes(IN_MEMORY).await.map_err(|it| io(io::Error::other(it)))?;
+            return run.workspace.extract(Cursor::new(archive), limits).await;
+        }
+        let root = self.0.model.work_root.clone();
+        let file = compute(move || tempfile::tempfile_in(root)).await;
+        let file = file.map_err(|it| io(io::Error::other(it)))?.map_err(io)?;
+        let mut file = tokio::fs::File::from_std(file);
         let mut stream = std::pin::pin!(blob.stream(0..blob.size_bytes()));
         while let Some(bytes) = stream.next().await {
-            let bytes = bytes.map_err(io)?;
-            // One megabyte to the page cache at a time: not worth a thread of its own.
-            file.write_all(&bytes).map_err(io)?;
+            file.write_all(&bytes.map_err(io)?).await.map_err(io)?;
         }
-        file.seek(SeekFrom::Start(0)).map_err(io)?;
-        run.workspace.extract(file, self.0.model.archive_limits).await.map_err(failed)
+        file.rewind().await.map_err(io)?;
+        run.workspace.extract(file.into_std().await, limits).await
     }
 }
 

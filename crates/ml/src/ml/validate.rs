@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::horizon::{Horizon, mismatch};
 use super::model::{PredictRequest, TrainRequest, ValidateRequest, Validation, error, has_errors};
 use super::predict::{NotATraining, Training};
-use super::{Ml, READ, leave};
+use super::{Ml, READ};
 
 impl Ml {
     /// Looks at a request without running it.
@@ -42,10 +42,10 @@ impl Ml {
             horizon.put_into(&mut values);
         }
         let data = self.adapt(it.data).await?;
-        let run = self.run("validate", CancellationToken::new()).map_err(broken)?;
+        let run = self.run("validate", CancellationToken::new()).await.map_err(broken)?;
         let input = TrainInput { config: values, data, geo: it.geo };
         let more = self.0.model.runner.validate_train(&run, input).await;
-        leave(run).await;
+        run.workspace.remove().await;
         found.extend(more.map_err(broken)?);
         Ok(found)
     }
@@ -84,16 +84,23 @@ impl Ml {
     }
 
     async fn ask(&self, training: &Training, input: PredictInput) -> Result<Vec<Diagnostic>> {
-        let run = self.run("validate", CancellationToken::new()).map_err(broken)?;
+        let run = self.run("validate", CancellationToken::new()).await.map_err(broken)?;
         let runner = &self.0.model.runner;
-        if runner.unpacks_to_validate() && self.unpack(&run, training).await.is_err() {
-            let message =
-                format!("The workspace of training artifact {} is damaged", training.artifact.id);
-            return Ok(vec![error("training_workspace_corrupted", message, "artifact_id")]);
-        }
-        let found = runner.validate_predict(&run, input).await;
-        leave(run).await;
-        found.map_err(broken)
+        let unpacked = match runner.unpacks_to_validate() {
+            true => self.unpack(&run, training).await,
+            false => Ok(()),
+        };
+        let found = match unpacked {
+            Ok(()) => runner.validate_predict(&run, input).await.map_err(broken),
+            Err(RunError::Archive(_)) => {
+                let id = training.artifact.id;
+                let message = format!("The workspace of training artifact {id} is damaged");
+                Ok(vec![error("training_workspace_corrupted", message, "artifact_id")])
+            }
+            Err(error) => Err(broken(error)),
+        };
+        run.workspace.remove().await;
+        found
     }
 }
 

@@ -11,6 +11,9 @@ mod model;
 mod render;
 mod store;
 
+use std::sync::Arc;
+
+use futures_util::FutureExt;
 use modelyard_kernel::bulk::Operation;
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
@@ -99,13 +102,10 @@ impl Artifacts {
     /// # Errors
     /// When the id is taken, the parent is unknown, or the tree would be too deep.
     pub async fn insert(&self, conn: &mut Conn, scope: &Scope, draft: &Draft) -> Result<Artifact> {
-        if store::find(conn, scope, draft.id).await?.is_some() {
-            return Err(taken(draft.id));
-        }
         let parent_id = draft.parent.flatten();
         let level = self.level(conn, scope, parent_id).await?;
         let row = self.row(conn, scope, draft, parent_id, level, None).await?;
-        Ok(store::insert(conn, scope, row).await?)
+        store::insert(conn, scope, row).await?.ok_or_else(|| taken(draft.id))
     }
 
     /// A new artifact.
@@ -118,17 +118,13 @@ impl Artifacts {
         new: NewArtifact,
         content: Option<NewContent>,
     ) -> Result<Artifact> {
-        let scope = caller.permit(WRITE)?;
-        let draft = self.draft(new, content).await?;
-        let written = async {
-            let mut tx = self.db.begin().await?;
-            let artifact = self.insert(&mut tx, scope, &draft).await?;
-            tx.commit().await?;
-            Ok(artifact)
-        }
-        .await;
-        draft.prepared.settle(written.as_ref().err().is_none_or(Failure::is_uncertain)).await;
-        written
+        let scope = caller.permit(WRITE)?.clone();
+        let draft = Arc::new(self.draft(new, content).await?);
+        let (it, new) = (self.clone(), Arc::clone(&draft));
+        let insert = self.db.transaction(move |conn| {
+            async move { it.insert(conn, &scope, &new).await }.boxed()
+        });
+        settled(draft, insert.await).await
     }
 
     /// One artifact and its content.
@@ -198,17 +194,13 @@ impl Artifacts {
         new: NewArtifact,
         conditions: &Conditions,
     ) -> Result<Artifact> {
-        let scope = caller.permit(WRITE)?;
-        let draft = self.draft(NewArtifact { id: Some(id), ..new }, None).await?;
-        let written = async {
-            let mut tx = self.db.begin().await?;
-            let artifact = self.replace(&mut tx, scope, &draft, conditions).await?;
-            tx.commit().await?;
-            Ok(artifact)
-        }
-        .await;
-        draft.prepared.settle(written.as_ref().err().is_none_or(Failure::is_uncertain)).await;
-        written
+        let scope = caller.permit(WRITE)?.clone();
+        let draft = Arc::new(self.draft(NewArtifact { id: Some(id), ..new }, None).await?);
+        let (it, new, conditions) = (self.clone(), Arc::clone(&draft), conditions.clone());
+        let replace = self.db.transaction(move |conn| {
+            async move { it.replace(conn, &scope, &new, &conditions).await }.boxed()
+        });
+        settled(draft, replace.await).await
     }
 
     async fn replace(
@@ -311,14 +303,18 @@ impl Artifacts {
         id: ArtifactId,
         conditions: &Conditions,
     ) -> Result<()> {
-        let scope = caller.permit(WRITE)?;
-        let mut tx = self.db.begin().await?;
-        let old = store::lock(&mut tx, scope, id).await?.ok_or_else(|| missing(id))?;
-        conditions.allow_change(&old.etag())?;
-        store::orphan_children(&mut tx, scope, id, self.clock.now()).await?;
-        self.remove(&mut tx, scope, &old).await?;
-        tx.commit().await?;
-        Ok(())
+        let scope = caller.permit(WRITE)?.clone();
+        let (it, conditions) = (self.clone(), conditions.clone());
+        let delete = self.db.transaction(move |conn| {
+            async move {
+                let old = store::lock(conn, &scope, id).await?.ok_or_else(|| missing(id))?;
+                conditions.allow_change(&old.etag())?;
+                store::orphan_children(conn, &scope, id, it.clock.now()).await?;
+                it.remove(conn, &scope, &old).await
+            }
+            .boxed()
+        });
+        delete.await
     }
 
     /// Several changes in one transaction: the first failure undoes all.
@@ -477,6 +473,14 @@ impl Draft {
     pub async fn settle(self, committed: bool) {
         self.prepared.settle(committed).await;
     }
+}
+
+/// Tidies up after the transaction that was to write a draft, and passes on what came of it.
+async fn settled<T>(draft: Arc<Draft>, written: Result<T>) -> Result<T> {
+    if let Some(draft) = Arc::into_inner(draft) {
+        draft.settle(written.as_ref().err().is_none_or(Failure::is_uncertain)).await;
+    }
+    written
 }
 
 fn missing(id: ArtifactId) -> Failure {

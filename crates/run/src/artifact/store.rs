@@ -27,13 +27,19 @@ pub(super) struct ArtifactRow {
     pub(super) now: Time,
 }
 
-pub(super) async fn insert(conn: &mut Conn, scope: &Scope, row: ArtifactRow) -> Result<Artifact> {
+/// `None` when the id is taken.
+pub(super) async fn insert(
+    conn: &mut Conn,
+    scope: &Scope,
+    row: ArtifactRow,
+) -> Result<Option<Artifact>> {
     scoped(
         scope,
         format!(
         "INSERT INTO artifacts (tenant_id, service_id, id, parent_id, level, tags, data, revision,
              created_at, updated_at, content_at, content_form, content, content_hash, content_bytes)
          VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $8, $9, $10, $11, $12, $13)
+         ON CONFLICT (tenant_id, service_id, id) DO NOTHING
          RETURNING {}",
         Artifact::COLUMNS
     ),
@@ -45,7 +51,7 @@ pub(super) async fn insert(conn: &mut Conn, scope: &Scope, row: ArtifactRow) -> 
     .bind(row.data)
     .bind(row.now)
     .bind_all(content(row.content))
-    .fetch_one(conn)
+    .fetch_optional(conn)
     .await
 }
 

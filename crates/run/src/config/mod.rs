@@ -10,6 +10,7 @@ mod store;
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use modelyard_kernel::bulk::{Bulk, Operation};
 use modelyard_kernel::db::Json;
 use modelyard_kernel::list::{ListQuery, Listed};
@@ -117,11 +118,12 @@ impl Configs {
         new: NewConfig,
         conditions: &Conditions,
     ) -> Result<Config> {
-        let scope = caller.permit(WRITE)?;
-        let mut tx = self.db.begin().await?;
-        let config = self.replace(&mut tx, scope, id, new, conditions).await?;
-        tx.commit().await?;
-        Ok(config)
+        let scope = caller.permit(WRITE)?.clone();
+        let (it, conditions) = (self.clone(), conditions.clone());
+        let replace = self.db.transaction(move |conn| {
+            async move { it.replace(conn, &scope, id, new, &conditions).await }.boxed()
+        });
+        replace.await
     }
 
     async fn replace(
@@ -153,11 +155,12 @@ impl Configs {
         id: ConfigId,
         conditions: &Conditions,
     ) -> Result<()> {
-        let scope = caller.permit(WRITE)?;
-        let mut tx = self.db.begin().await?;
-        self.remove(&mut tx, scope, id, conditions).await?;
-        tx.commit().await?;
-        Ok(())
+        let scope = caller.permit(WRITE)?.clone();
+        let (it, conditions) = (self.clone(), conditions.clone());
+        let remove = self.db.transaction(move |conn| {
+            async move { it.remove(conn, &scope, id, &conditions).await }.boxed()
+        });
+        remove.await
     }
 
     async fn remove(
@@ -234,21 +237,26 @@ impl Configs {
     /// # Errors
     /// When the artifact is unknown, no root, or linked already; when the config is unknown.
     pub async fn link(&self, caller: &Caller, id: ConfigId, artifact: ArtifactId) -> Result<()> {
-        let scope = caller.permit(WRITE)?;
-        let mut tx = self.db.begin().await?;
-        let found = self.artifacts.hold(&mut tx, scope, artifact).await?;
-        let found = found.ok_or_else(|| {
-            Failure::bad_request("artifact_unknown", format!("Artifact {artifact} not found"))
-        })?;
-        if let Some(parent) = found.parent_id {
-            return Err(Failure::bad_request(
-                "artifact_not_a_root",
-                format!("Artifact {artifact} is not a root artifact (parent_id={parent})"),
-            ));
-        }
-        self.link_in(&mut tx, scope, id, artifact).await?;
-        tx.commit().await?;
-        Ok(())
+        let scope = caller.permit(WRITE)?.clone();
+        let it = self.clone();
+        let link = self.db.transaction(move |conn| {
+            async move {
+                let found = it.artifacts.hold(conn, &scope, artifact).await?;
+                let found = found.ok_or_else(|| {
+                    let detail = format!("Artifact {artifact} not found");
+                    Failure::bad_request("artifact_unknown", detail)
+                })?;
+                if let Some(parent) = found.parent_id {
+                    return Err(Failure::bad_request(
+                        "artifact_not_a_root",
+                        format!("Artifact {artifact} is not a root artifact (parent_id={parent})"),
+                    ));
+                }
+                it.link_in(conn, &scope, id, artifact).await
+            }
+            .boxed()
+        });
+        link.await
     }
 
     /// Links an artifact that is known to be a root, in the transaction that made it.

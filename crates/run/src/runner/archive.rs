@@ -1,45 +1,53 @@
 //! Workspaces as ZIP files: the content of training and prediction artifacts.
 
 use std::{
-    fs::Permissions,
-    io::{self, BufReader, BufWriter, Read, Seek, Write},
+    fs::{File, Permissions},
+    io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
     os::unix::fs::PermissionsExt,
     path::{Component, Path, PathBuf},
 };
 
+use bytes::Bytes;
+use tempfile::SpooledData;
 use walkdir::WalkDir;
 use zip::{CompressionMethod, ZipArchive, ZipWriter, result::ZipError, write::SimpleFileOptions};
 
 use super::{ArchiveLimits, RunError};
 
-/// A finished archive. It lives as long as the workspace it was made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Archive {
-    pub path: PathBuf,
-    pub size_bytes: u64,
+/// An archive up to this size needs no file on its way to the store.
+const IN_MEMORY: usize = 4 << 20;
+
+/// A finished archive.
+#[derive(Debug)]
+pub enum Archive {
+    Memory(Bytes),
+    /// Open at its beginning; it has no name, and goes away when closed.
+    File(File),
 }
 
-/// Writes what is below `files` to `target`, sorted by path, with fixed dates, so that equal
-/// workspaces give equal archives. Nothing is held in memory but the list of names.
+/// Packs what is below `files`, sorted by path, with fixed dates, so that equal workspaces give
+/// equal archives. A large one is written to a nameless file in `scratch`.
 ///
 /// A link to a file of the workspace is stored as the content of that file. Other links and
 /// anything that is not a file or a directory are left out; a directory is stored if it is empty.
-pub fn write(files: &Path, target: &Path, limits: ArchiveLimits) -> Result<Archive, RunError> {
-    let mut zip = ZipWriter::new(BufWriter::new(fs_err::File::create(target)?));
+pub fn write(files: &Path, scratch: &Path, limits: ArchiveLimits) -> Result<Archive, RunError> {
+    let spool = tempfile::spooled_tempfile_in(IN_MEMORY, scratch);
+    let mut zip = ZipWriter::new(BufWriter::new(spool));
     let mut budget = Budget::new(limits);
-    let mut written = 0;
     for entry in WalkDir::new(files).min_depth(1).sort_by_file_name() {
         let entry = entry.map_err(|error| RunError::from(io::Error::from(error)))?;
         let Some(name) = entry.path().strip_prefix(files).ok().and_then(Path::to_str) else {
             tracing::warn!(file = %entry.path().display(), "left out a file whose name is not text");
             continue;
         };
-        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+        // A higher level takes several times as long for a few percent.
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Deflated)
+            .compression_level(Some(3));
         if entry.file_type().is_dir() {
             if fs_err::read_dir(entry.path())?.next().is_none() {
                 budget.entry()?;
                 zip.add_directory(name, options.unix_permissions(0o755)).map_err(unusable)?;
-                written += 1;
             }
             continue;
         }
@@ -57,11 +65,15 @@ pub fn write(files: &Path, target: &Path, limits: ArchiveLimits) -> Result<Archi
             .large_file(metadata.len() > u64::from(u32::MAX / 2));
         zip.start_file(name, options).map_err(unusable)?;
         budget.copy(&mut file, &mut zip)?;
-        written += 1;
     }
-    zip.finish().map_err(unusable)?.flush()?;
-    verify(target, written)?;
-    Ok(Archive { path: target.to_owned(), size_bytes: fs_err::metadata(target)?.len() })
+    let spool = zip.finish().map_err(unusable)?.into_inner().map_err(|it| it.into_error())?;
+    Ok(match spool.into_inner() {
+        SpooledData::InMemory(archive) => Archive::Memory(archive.into_inner().into()),
+        SpooledData::OnDisk(mut file) => {
+            file.seek(SeekFrom::Start(0))?;
+            Archive::File(file)
+        }
+    })
 }
 
 /// Opens the file that a link leads to, if that is in the workspace as well.
@@ -72,20 +84,6 @@ fn open_inside(files: &Path, path: &Path) -> Result<Option<fs_err::File>, RunErr
         return Ok(None);
     }
     Ok(Some(fs_err::File::open(real)?))
-}
-
-/// Reads the archive back to its last byte, which checks every checksum.
-fn verify(target: &Path, entries: usize) -> Result<(), RunError> {
-    let mut archive = open(fs_err::File::open(target)?)?;
-    if archive.len() != entries {
-        let found = archive.len();
-        return Err(RunError::Archive(format!("{found} of {entries} entries were written")));
-    }
-    for index in 0..archive.len() {
-        let mut entry = archive.by_index(index).map_err(unusable)?;
-        io::copy(&mut entry, &mut io::sink()).map_err(damaged)?;
-    }
-    Ok(())
 }
 
 /// Unpacks into `files`. An archive whose names lead elsewhere, that holds links, has a name
@@ -109,10 +107,12 @@ pub fn extract(
         }
         let directory = if entry.is_dir() { Some(path.as_path()) } else { path.parent() };
         let directory = directory.unwrap_or(&files);
-        fs_err::create_dir_all(directory)?;
-        // The names are fine, but a link that was in the workspace before could still lead out.
-        if directory != files && !fs_err::canonicalize(directory)?.starts_with(&files) {
-            return Err(RunError::Archive(format!("{name:?} leads out of the workspace")));
+        if directory != files {
+            fs_err::create_dir_all(directory)?;
+            // The names are fine, but a link that was in the workspace before could still lead out.
+            if !fs_err::canonicalize(directory)?.starts_with(&files) {
+                return Err(RunError::Archive(format!("{name:?} leads out of the workspace")));
+            }
         }
         if entry.is_dir() {
             continue;
@@ -208,6 +208,42 @@ mod tests {
         zip.finish().unwrap()
     }
 
+    fn content(archive: Archive) -> Vec<u8> {
+        match archive {
+            Archive::Memory(bytes) => bytes.to_vec(),
+            Archive::File(mut file) => {
+                let mut bytes = Vec::new();
+                file.read_to_end(&mut bytes).unwrap();
+                bytes
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_archive_goes_through_a_file_that_leaves_nothing() {
+        let (from, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        // Nothing that compression could make small: xorshift.
+        let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        })
+        .take(IN_MEMORY / 8 + 1000)
+        .flatten()
+        .collect();
+        fs_err::write(from.path().join("noise"), &noise).unwrap();
+        let limits = ArchiveLimits { total_bytes: 1 << 30, entries: 100 };
+
+        let archive = write(from.path(), scratch.path(), limits).unwrap();
+        assert!(matches!(archive, Archive::File(_)));
+        assert_eq!(fs_err::read_dir(scratch.path()).unwrap().count(), 0);
+        let to = tempfile::tempdir().unwrap();
+        extract(Cursor::new(content(archive)), to.path(), limits).unwrap();
+        assert_eq!(fs_err::read(to.path().join("noise")).unwrap(), noise);
+    }
+
     #[test]
     fn a_workspace_survives_the_round_trip() {
         let from = tempfile::tempdir().unwrap();
@@ -217,14 +253,11 @@ mod tests {
         fs_err::write(from.path().join("lib/größe.txt"), [0xff; 5000]).unwrap();
         symlink("lib/größe.txt", from.path().join("inside")).unwrap();
         symlink("/etc/passwd", from.path().join("outside")).unwrap();
-        let target = from.path().with_extension("zip");
+        let scratch = tempfile::tempdir().unwrap();
 
-        let archive = write(from.path(), &target, LIMITS).unwrap();
-        let bytes = fs_err::read(&target).unwrap();
-        assert_eq!(archive.size_bytes, bytes.len() as u64);
-        write(from.path(), &target, LIMITS).unwrap();
-        assert_eq!(fs_err::read(&target).unwrap(), bytes, "equal workspaces, equal archives");
-        fs_err::remove_file(&target).unwrap();
+        let bytes = content(write(from.path(), scratch.path(), LIMITS).unwrap());
+        let again = content(write(from.path(), scratch.path(), LIMITS).unwrap());
+        assert_eq!(again, bytes, "equal workspaces, equal archives");
 
         let to = tempfile::tempdir().unwrap();
         extract(Cursor::new(bytes), to.path(), LIMITS).unwrap();
@@ -284,10 +317,9 @@ mod tests {
     fn what_could_not_be_unpacked_is_not_packed() {
         let files = tempfile::tempdir().unwrap();
         fs_err::write(files.path().join("zeros"), vec![0; 2 << 20]).unwrap();
-        let target = files.path().with_extension("zip");
-        let error = write(files.path(), &target, LIMITS).unwrap_err();
+        let scratch = tempfile::tempdir().unwrap();
+        let error = write(files.path(), scratch.path(), LIMITS).unwrap_err();
         assert!(matches!(error, RunError::OverLimit { .. }), "{error}");
-        fs_err::remove_file(target).unwrap();
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The code runs on threads of its own, so it may compute as long as it likes without the server
 //! standing still. Its fitted model is stored as JSON in the workspace.
 
-use std::{any::Any, fmt, future::Future, io::ErrorKind, path::Path, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, io::ErrorKind, path::Path, pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Serialize, de::DeserializeOwned};
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ConfigFormat, Diagnostic, PredictInput, Predicted, Run, RunError, Runner, TrainInput, Trained,
-    inputs,
+    inputs, run_on_a_thread,
 };
 use crate::frame::Frame;
 
@@ -178,32 +178,7 @@ impl<T: Model> ModelRunner<T> {
         O: Send + 'static,
     {
         let model = Arc::clone(&self.model);
-        let runtime = tokio::runtime::Handle::current();
-        let inner = cancel.child_token();
-        // Being dropped counts as being canceled.
-        let _guard = inner.clone().drop_guard();
-        let seen = inner.clone();
-        let thread = tokio::task::spawn_blocking(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    biased;
-                    () = inner.cancelled() => Err(RunError::Canceled),
-                    result = work(model, inner.clone()) => result,
-                }
-            })
-        });
-        // Code that does not look at its token is left to finish, but not waited for.
-        let result = tokio::select! {
-            () = seen.cancelled() => return Err(RunError::Canceled),
-            result = thread => result,
-        };
-        match result {
-            Ok(result) => result,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => Err(RunError::model("Panic", panic_message(panic.as_ref()))),
-                Err(_) => Err(RunError::Canceled),
-            },
-        }
+        run_on_a_thread(cancel, move |cancel| work(model, cancel)).await
     }
 }
 
@@ -306,12 +281,6 @@ fn load<M: DeserializeOwned>(file: &Path) -> Result<M, RunError> {
     serde_json::from_slice(&bytes).map_err(|error| {
         RunError::model("ValueError", format!("{MODEL_FILE} cannot be read back: {error}"))
     })
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("the model panicked").to_owned()
 }
 
 type Later<O> = Pin<Box<dyn Future<Output = Result<O, ModelError>>>>;

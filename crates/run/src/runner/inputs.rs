@@ -1,6 +1,9 @@
 //! The files a run begins with: `config.yml`, the frames as CSV, and `geo.json`.
 
-use std::{io, path::Path};
+use std::{
+    io::{self, Write as _},
+    path::Path,
+};
 
 use serde_json::{Map, Value};
 
@@ -50,10 +53,14 @@ pub fn write_frame(directory: &Path, name: &str, frame: &Frame) -> Result<(), Ru
 /// The project may have a file of that name, which may be a link or not for us to write to. Only
 /// the copy of it goes.
 fn put(file: &Path, content: &[u8]) -> Result<(), RunError> {
-    match fs_err::remove_file(file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error)?,
-        _ => Ok(fs_err::write(file, content)?),
-    }
+    let mut made = match fs_err::File::create_new(file) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs_err::remove_file(file)?;
+            fs_err::File::create_new(file)?
+        }
+        made => made?,
+    };
+    Ok(made.write_all(content)?)
 }
 
 fn write_config(

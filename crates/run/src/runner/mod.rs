@@ -14,11 +14,14 @@ mod process;
 mod procfs;
 mod shell;
 mod template;
+mod thread;
 mod workspace;
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use async_trait::async_trait;
+use modelyard_kernel::Failed;
+use modelyard_kernel::background::on_a_thread;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +40,7 @@ pub use self::{
     template::{PLACEHOLDERS, Template, TemplateError},
     workspace::{Swept, Workspace},
 };
+pub(crate) use self::thread::run_on_a_thread;
 use crate::frame::Frame;
 
 /// Something that can train and predict. Implemented by [`ShellRunner`] for scripts and by
@@ -88,6 +92,19 @@ pub trait Runner: Send + Sync + 'static {
 pub struct Run {
     pub workspace: Workspace,
     pub cancel: CancellationToken,
+}
+
+impl Run {
+    /// A run in a new workspace, see [`Workspace::create`].
+    pub async fn begin(
+        root: &Path,
+        stage: &'static str,
+        cancel: CancellationToken,
+    ) -> Result<Self, RunError> {
+        let root = root.to_owned();
+        let workspace = blocking(move || Workspace::create(&root, stage)).await?;
+        Ok(Self { workspace, cancel })
+    }
 }
 
 /// What a training gets. `config` has been validated and has its defaults filled in.
@@ -217,17 +234,34 @@ impl From<io::Error> for RunError {
     }
 }
 
+impl From<RunError> for Failed {
+    /// A run's error in the words of the contract.
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Model { kind, message, traceback } => {
+                Failed { error: format!("{kind}: {message}"), traceback }
+            }
+            RunError::Canceled => Failed::new("CancelledError", "the job was canceled"),
+            RunError::TimedOut { .. } => Failed::new("TimeoutError", error),
+            RunError::Io { doing, cause } => {
+                // The cause may name paths of this machine.
+                tracing::error!(%doing, %cause, "a run failed on this machine");
+                Failed::new("OSError", format!("the machine failed: {}", cause.kind()))
+            }
+            other => Failed::new("RuntimeError", other),
+        }
+    }
+}
+
 /// Runs file work where it may block.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, RunError> + Send + 'static,
 ) -> Result<T, RunError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(RunError::Io {
-            doing: "file work was interrupted".to_owned(),
-            cause: io::Error::other(error),
-        }),
-    }
+    let interrupted = |error| RunError::Io {
+        doing: "file work was interrupted".to_owned(),
+        cause: io::Error::other(error),
+    };
+    on_a_thread(work).await.map_err(interrupted)?
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! ROOT/train-x7Kd2q/     what MODELYARD_WORKSPACE says in the script's environment
 //!   lock                 locked as long as the server that made it lives
 //!   process              the leader of the running script's process group
-//!   archive.zip          once archived
 //!   files/               what the script sees
 //! ```
 
@@ -15,6 +14,8 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+
+use modelyard_kernel::background::on_a_thread;
 
 use super::{
     Archive, ArchiveLimits, RunError, archive, blocking, copy,
@@ -41,11 +42,16 @@ pub struct Swept {
 
 impl Workspace {
     /// Makes a workspace under `root`, which is made as well if missing. `stage` is the beginning
-    /// of its name, for people who look.
+    /// of its name, for people who look. Blocks; see [`Run::begin`](super::Run::begin).
     pub fn create(root: &Path, stage: &str) -> Result<Self, RunError> {
-        fs_err::create_dir_all(root)?;
         // Scripts run elsewhere than the server, so a relative path would mislead them.
-        let root = fs_err::canonicalize(root)?;
+        let root = match fs_err::canonicalize(root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs_err::create_dir_all(root)?;
+                fs_err::canonicalize(root)?
+            }
+            root => root?,
+        };
         let directory = tempfile::Builder::new()
             .prefix(&format!("{stage}-"))
             .permissions(Permissions::from_mode(0o700))
@@ -83,11 +89,17 @@ impl Workspace {
         blocking(move || copy::project(&project, &files, &skip)).await
     }
 
-    /// Writes all files of the workspace to a ZIP file, reads it back, and says where it is. The
-    /// file lives as long as the workspace.
-    pub async fn archive(&self, limits: ArchiveLimits) -> Result<Archive, RunError> {
-        let (files, target) = (self.files.clone(), self.directory.join("archive.zip"));
-        blocking(move || archive::write(&files, &target, limits)).await
+    /// Packs all files of the workspace and removes it, also when it cannot be packed.
+    pub async fn into_archive(mut self, limits: ArchiveLimits) -> Result<Archive, RunError> {
+        let (directory, files) = (mem::take(&mut self.directory), mem::take(&mut self.files));
+        blocking(move || {
+            let packed = archive::write(&files, &directory, limits);
+            if let Err(error) = remove(&directory) {
+                tracing::warn!(%error, "a workspace is left for the next start to remove");
+            }
+            packed
+        })
+        .await
     }
 
     /// Unpacks an archive of another workspace. Refuses one that would write elsewhere, over
@@ -101,10 +113,14 @@ impl Workspace {
         blocking(move || archive::extract(archive, &files, limits)).await
     }
 
-    /// Removes the workspace now. Dropping it does the same, but later and without telling.
-    pub async fn remove(mut self) -> Result<(), RunError> {
+    /// Removes the workspace now; what cannot be removed is left for the next start. Dropping it
+    /// does the same, but later.
+    pub async fn remove(mut self) {
         let directory = mem::take(&mut self.directory);
-        blocking(move || Ok(remove(&directory)?)).await
+        let removed = blocking(move || Ok(remove(&directory)?)).await;
+        if let Err(error) = removed {
+            tracing::warn!(%error, "a workspace is left for the next start to remove");
+        }
     }
 
     /// Removes the workspaces a crashed server left under `root`, and kills the processes still
@@ -146,7 +162,7 @@ impl Drop for Workspace {
         // A large tree takes long to remove, and drops happen on the threads of everybody. What a
         // shutdown cuts off here, the next start sweeps.
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Ok(_) => drop(on_a_thread(remove)),
             Err(_) => remove(),
         }
     }

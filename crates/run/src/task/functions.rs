@@ -1,6 +1,5 @@
 //! The functions that tasks can run by their names.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -12,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use crate::runner::{ModelError, RunError};
+use crate::runner::{ModelError, RunError, run_on_a_thread};
 
 type Later = Pin<Box<dyn Future<Output = Result<Value, ModelError>>>>;
 type Function = Arc<dyn Fn(Map<String, Value>) -> Later + Send + Sync>;
@@ -92,30 +91,7 @@ impl TaskFunctions {
         cancel: &CancellationToken,
     ) -> Option<Result<Value, RunError>> {
         let function = Arc::clone(self.0.get(name)?);
-        let runtime = tokio::runtime::Handle::current();
-        let stop = cancel.child_token();
-        // Being dropped counts as being canceled.
-        let _guard = stop.clone().drop_guard();
-        let inner = stop.clone();
-        let thread = tokio::task::spawn_blocking(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    biased;
-                    () = inner.cancelled() => Err(RunError::Canceled),
-                    result = async { function(parameters).await } => Ok(result?),
-                }
-            })
-        });
-        // Code between two `await`s cannot be interrupted; it is left to finish, but not waited for.
-        let ended = tokio::select! {
-            () = stop.cancelled() => return Some(Err(RunError::Canceled)),
-            ended = thread => ended,
-        };
-        Some(match ended.map_err(tokio::task::JoinError::try_into_panic) {
-            Ok(result) => result,
-            Err(Ok(panic)) => Err(RunError::model("Panic", panic_message(panic.as_ref()))),
-            Err(Err(_)) => Err(RunError::Canceled),
-        })
+        Some(run_on_a_thread(cancel, move |_| async move { Ok(function(parameters).await?) }).await)
     }
 }
 
@@ -137,12 +113,6 @@ fn misfit(error: &serde_json::Error) -> ModelError {
         None => format!("the parameters do not fit the function: {text}"),
     };
     ModelError::of("ValueError", message)
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("the function panicked").to_owned()
 }
 
 #[cfg(test)]

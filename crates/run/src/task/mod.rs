@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use modelyard_flow::job::{JobId, Jobs, NewJob};
 use modelyard_kernel::bulk::{Bulk, Operation};
@@ -32,6 +33,7 @@ use modelyard_kernel::{
 use serde_json::Value;
 
 use crate::artifact::{ArtifactId, Artifacts};
+use crate::publish::Publisher;
 use crate::runner::Limits;
 
 pub use functions::TaskFunctions;
@@ -57,76 +59,61 @@ pub enum ShellTasks {
     Refused,
 }
 
-/// The tasks of one service. Cheap to clone.
+/// What a service's tasks run with.
 #[derive(Clone, Debug)]
-pub struct Tasks {
-    inner: Arc<Inner>,
-    shell: ShellTasks,
+pub struct Options {
+    /// What `python` tasks may name.
+    pub functions: TaskFunctions,
+    /// Whether there are shell commands at all.
+    pub shell: ShellTasks,
+    /// Where they run, the service's project; without one each runs in an empty directory of its
+    /// own.
+    pub directory: Option<PathBuf>,
+    /// Variables over what they inherit from the server, such as a project's `PATH`.
+    pub environment: BTreeMap<String, String>,
+    /// For each of them.
+    pub limits: Limits,
+    /// Where the workspaces of the process are.
+    pub work_root: PathBuf,
 }
 
+/// The tasks of one service. Cheap to clone.
 #[derive(Clone, Debug)]
+pub struct Tasks(Arc<Inner>);
+
+#[derive(Debug)]
 struct Inner {
     db: Db,
     clock: Clock,
     jobs: Jobs,
     artifacts: Artifacts,
-    functions: TaskFunctions,
-    directory: Option<PathBuf>,
-    environment: BTreeMap<String, String>,
-    limits: Limits,
-    work_root: PathBuf,
+    publisher: Publisher,
+    options: Options,
 }
 
 impl Tasks {
-    /// The tasks of a service; shell commands are refused until [`Tasks::part`] allows them.
-    ///
-    /// `directory` is where they run, the service's project; without one each runs in an empty
-    /// directory of its own. `limits` are for each of them. `work_root` is where the workspaces of
-    /// the process are.
-    #[expect(clippy::too_many_arguments, reason = "called once, where a service is put together")]
+    /// The tasks of a service.
     pub fn new(
         db: Db,
         clock: Clock,
         jobs: Jobs,
         artifacts: Artifacts,
-        functions: TaskFunctions,
-        directory: Option<PathBuf>,
-        limits: Limits,
-        work_root: PathBuf,
+        publisher: Publisher,
+        options: Options,
     ) -> Self {
-        let environment = BTreeMap::new();
-        let inner = Inner {
-            db,
-            clock,
-            jobs,
-            artifacts,
-            functions,
-            directory,
-            environment,
-            limits,
-            work_root,
-        };
-        Self { inner: Arc::new(inner), shell: ShellTasks::Refused }
-    }
-
-    /// Sets variables over what shell commands inherit from the server, such as a project's `PATH`.
-    #[must_use]
-    pub fn with_environment(mut self, environment: BTreeMap<String, String>) -> Self {
-        Arc::make_mut(&mut self.inner).environment = environment;
-        self
+        Self(Arc::new(Inner { db, clock, jobs, artifacts, publisher, options }))
     }
 
     /// What this slice brings.
-    pub fn part(&self, shell: ShellTasks) -> Part {
-        let tasks = Self { inner: Arc::clone(&self.inner), shell };
-        let worker = tasks.clone();
+    pub fn part(&self) -> Part {
+        let worker = self.clone();
         let execute = move |it: Assignment| -> BoxFuture<'static, _> {
             let tasks = worker.clone();
             Box::pin(async move { tasks.work(it).await })
         };
         Part {
             name: "tasks",
-            routes: http::routes(tasks),
+            routes: http::routes(self.clone()),
             work: vec![Work { kind: EXECUTE_JOB, run: Arc::new(execute) }],
             ..Part::default()
         }
@@ -140,12 +127,12 @@ impl Tasks {
     pub async fn create(&self, caller: &Caller, new: NewTask) -> Result<Task> {
         let scope = caller.permit(WRITE)?;
         // One statement, so that it may share its commit with others.
-        self.insert(&mut self.inner.db.conn().await?, scope, new).await
+        self.insert(&mut self.0.db.conn().await?, scope, new).await
     }
 
     async fn insert(&self, conn: &mut Conn, scope: &Scope, new: NewTask) -> Result<Task> {
         self.allow(new.task_type)?;
-        let id = new.id.unwrap_or_else(|| TaskId::new(&self.inner.clock));
+        let id = new.id.unwrap_or_else(|| TaskId::new(&self.0.clock));
         let row = self.row(id, new);
         store::insert(conn, scope, row).await?.ok_or_else(|| taken(id))
     }
@@ -153,7 +140,7 @@ impl Tasks {
     fn row(&self, id: TaskId, new: NewTask) -> TaskRow {
         let NewTask { id: _, command, task_type, parameters, enabled } = new;
         let parameters = parameters.map(Json);
-        TaskRow { id, command, task_type, parameters, enabled, now: self.inner.clock.now() }
+        TaskRow { id, command, task_type, parameters, enabled, now: self.0.clock.now() }
     }
 
     /// One task.
@@ -162,7 +149,7 @@ impl Tasks {
     /// `task_missing`.
     pub async fn get(&self, caller: &Caller, id: TaskId) -> Result<Task> {
         let scope = caller.permit(READ)?;
-        let found = store::find(&mut self.inner.db.conn().await?, scope, id).await?;
+        let found = store::find(&mut self.0.db.conn().await?, scope, id).await?;
         found.ok_or_else(|| missing(id))
     }
 
@@ -172,7 +159,7 @@ impl Tasks {
     /// When the database refuses.
     pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Task>> {
         let scope = caller.permit(READ)?;
-        Ok(query.fetch(&mut self.inner.db.conn().await?, scope, Task::COLUMNS).await?)
+        Ok(query.fetch(&mut self.0.db.conn().await?, scope, Task::COLUMNS).await?)
     }
 
     /// How many there are.
@@ -181,7 +168,7 @@ impl Tasks {
     /// When the database refuses.
     pub async fn count(&self, caller: &Caller) -> Result<i64> {
         let scope = caller.permit(READ)?;
-        Ok(ListQuery::all(&http::FIELDS).count(&mut self.inner.db.conn().await?, scope).await?)
+        Ok(ListQuery::all(&http::FIELDS).count(&mut self.0.db.conn().await?, scope).await?)
     }
 
     /// Replaces a task; its parameters stay when nothing is said of them.
@@ -195,11 +182,12 @@ impl Tasks {
         new: NewTask,
         conditions: &Conditions,
     ) -> Result<Task> {
-        let scope = caller.permit(WRITE)?;
-        let mut tx = self.inner.db.begin().await?;
-        let task = self.replace(&mut tx, scope, id, new, conditions).await?;
-        tx.commit().await?;
-        Ok(task)
+        let scope = caller.permit(WRITE)?.clone();
+        let (it, conditions) = (self.clone(), conditions.clone());
+        let replace = self.0.db.transaction(move |conn| {
+            async move { it.replace(conn, &scope, id, new, &conditions).await }.boxed()
+        });
+        replace.await
     }
 
     async fn replace(
@@ -221,11 +209,12 @@ impl Tasks {
     /// # Errors
     /// `task_missing`, `precondition_failed`.
     pub async fn delete(&self, caller: &Caller, id: TaskId, conditions: &Conditions) -> Result<()> {
-        let scope = caller.permit(WRITE)?;
-        let mut tx = self.inner.db.begin().await?;
-        remove(&mut tx, scope, id, conditions).await?;
-        tx.commit().await?;
-        Ok(())
+        let scope = caller.permit(WRITE)?.clone();
+        let conditions = conditions.clone();
+        let remove = self.0.db.transaction(move |conn| {
+            async move { remove(conn, &scope, id, &conditions).await }.boxed()
+        });
+        remove.await
     }
 
     /// Does several changes; on request all or nothing.
@@ -239,7 +228,7 @@ impl Tasks {
     ) -> Result<Vec<Result<(u16, Option<Value>)>>> {
         let scope = caller.permit(WRITE)?;
         let Bulk { atomic, operations } = bulk;
-        let db = &self.inner.db;
+        let db = &self.0.db;
         let mut results = Vec::with_capacity(operations.len());
         let mut tx = if atomic { Some(db.begin().await?) } else { None };
         for operation in operations {
@@ -293,25 +282,29 @@ impl Tasks {
         id: TaskId,
         execution: NewExecution,
     ) -> Result<Submitted> {
-        let scope = caller.permit(EXECUTE)?;
-        let Inner { db, clock, jobs, .. } = &*self.inner;
+        let scope = caller.permit(EXECUTE)?.clone();
         let NewExecution { parameters } = execution;
-        let job = JobId::new(clock);
-        let artifact = ArtifactId::new(clock);
-        let mut tx = db.begin().await?;
-        let task = self.ready(&mut tx, scope, id).await?;
-        let has_parameters = parameters.as_ref().is_some_and(|it| !it.is_empty());
-        if has_parameters && task.task_type == TaskType::Shell {
-            return Err(Failure::bad_request(
-                "parameters_unused",
-                format!("Task {id} is a shell command, which takes no parameters"),
-            ));
-        }
-        let input = serde_json::to_vec(&Execution { task_id: id, parameters })?;
-        let new = NewJob { id: job, kind: EXECUTE_JOB, input, artifact: Some(artifact.0) };
-        jobs.submit(&mut tx, scope, new).await?;
-        tx.commit().await?;
-        jobs.wake();
+        let job = JobId::new(&self.0.clock);
+        let artifact = ArtifactId::new(&self.0.clock);
+        let it = self.clone();
+        let submit = self.0.db.transaction(move |conn| {
+            async move {
+                let task = it.ready(conn, &scope, id).await?;
+                let has_parameters = parameters.as_ref().is_some_and(|it| !it.is_empty());
+                if has_parameters && task.task_type == TaskType::Shell {
+                    return Err(Failure::bad_request(
+                        "parameters_unused",
+                        format!("Task {id} is a shell command, which takes no parameters"),
+                    ));
+                }
+                let input = serde_json::to_vec(&Execution { task_id: id, parameters })?;
+                let new = NewJob { id: job, kind: EXECUTE_JOB, input, artifact: Some(artifact.0) };
+                it.0.jobs.submit(conn, &scope, new).await
+            }
+            .boxed()
+        });
+        submit.await?;
+        self.0.jobs.wake();
         Ok(Submitted::new(job.0))
     }
 
@@ -329,7 +322,7 @@ impl Tasks {
     }
 
     fn allow(&self, task_type: TaskType) -> Result<()> {
-        match (task_type, self.shell) {
+        match (task_type, self.0.options.shell) {
             (TaskType::Shell, ShellTasks::Refused) => Err(Failure::new(
                 Kind::Denied,
                 "shell_tasks_disabled",

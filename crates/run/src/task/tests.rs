@@ -19,6 +19,8 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::artifact::Hierarchy;
+use crate::config::Configs;
+use crate::config::schema::ConfigSchema;
 use crate::runner::ModelError;
 
 const ID: &str = "01JCSEED0000000000000PYTH1";
@@ -89,18 +91,19 @@ impl Server {
             test_caller(),
         );
         let work_root = database.dir().join("work");
-        let tasks = Tasks::new(
-            db,
-            clock,
-            jobs.clone(),
-            artifacts.clone(),
-            functions(),
+        let schema = ConfigSchema::new("Test");
+        let configs = Configs::new(db.clone(), clock.clone(), artifacts.clone(), schema);
+        let publisher = Publisher::new(db.clone(), jobs.clone(), artifacts.clone(), configs);
+        let options = super::Options {
+            functions: functions(),
+            shell,
             directory,
+            environment: [("GREETING".to_owned(), "hello".to_owned())].into(),
             limits,
             work_root,
-        );
-        let tasks = tasks.with_environment([("GREETING".to_owned(), "hello".to_owned())].into());
-        let Part { routes, work, .. } = tasks.part(shell);
+        };
+        let tasks = Tasks::new(db, clock, jobs.clone(), artifacts.clone(), publisher, options);
+        let Part { routes, work, .. } = tasks.part();
         let (router, _) = routes.split_for_parts();
         let caller = Caller::new("somebody", TENANT, SERVICE, grants);
         Self { router: router.layer(Extension(caller)), jobs, artifacts, work }

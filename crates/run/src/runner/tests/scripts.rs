@@ -1,3 +1,5 @@
+use std::io::Cursor;
+
 use super::*;
 
 /// A project that "trains" by counting lines and "predicts" by repeating what it counted.
@@ -37,11 +39,11 @@ async fn a_project_trains_and_predicts() {
         "time_period,cases\r\n2023-01,5\r\n2023-02,\r\n"
     );
     assert!(fs_err::read_to_string(files.join("geo.json")).unwrap().starts_with("{\n  \"type\": "));
-    let archive = run.workspace.archive(ArchiveLimits::default()).await.unwrap();
+    let archive = run.workspace.into_archive(ArchiveLimits::default()).await.unwrap();
+    let Archive::Memory(zip) = archive else { panic!("it is small") };
 
     let workspace = Workspace::create(root.path(), "predict").unwrap();
-    let zip = fs_err::File::open(&archive.path).unwrap();
-    workspace.extract(zip, ArchiveLimits::default()).await.unwrap();
+    workspace.extract(Cursor::new(zip), ArchiveLimits::default()).await.unwrap();
     let run = Run { workspace, cancel: CancellationToken::new() };
     let predicted = runner.predict(&run, predict_input(json!({"a": "z"}))).await.unwrap();
     assert_eq!(predicted.predictions.columns, ["time_period", "sample_0"]);
