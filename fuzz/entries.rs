@@ -1,7 +1,9 @@
 //! What is fuzzed: the functions that meet the bytes of strangers. Included by the fuzz targets and by
 //! the tests of `modelyard-run`; whoever includes it imports the names that it takes from `super`.
 
-use super::{Bounds, ConfigSchema, Field, FieldKind, Frame, Length, Node, Report, parse_body};
+use super::{
+    Bounds, ConfigSchema, Field, FieldKind, Frame, Frames, Length, Node, Report, parse_body,
+};
 
 /// No answer to any request is longer, however wrong the request was.
 const LONGEST_ANSWER: usize = 1_000_000;
@@ -19,7 +21,17 @@ pub fn body(bytes: &[u8]) {
         frame.write_records(std::io::sink()).expect("a frame has records");
         csv(&frame.to_csv());
     }
+    assert!(directly(bytes).is_none_or(|direct| Some(direct) == frame));
     check_answer(report);
+}
+
+/// The frame on its shorter way.
+fn directly(bytes: &[u8]) -> Option<Frame> {
+    let body = [b"{\"data\":", bytes, b"}"].concat();
+    let (mut frames, rest) = Frames::split(&body, &["data"], 1000).ok()?;
+    let report = Report::new();
+    let object = Node::body(&rest, &report).object()?;
+    frames.required(&object, "data")
 }
 
 /// A file that a model left behind.

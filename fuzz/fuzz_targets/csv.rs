@@ -3,7 +3,7 @@
 use libfuzzer_sys::fuzz_target;
 use modelyard_kernel::form::{Bounds, Node, Report, parse_body};
 use modelyard_run::config::schema::{ConfigSchema, Field, FieldKind, Length};
-use modelyard_run::frame::Frame;
+use modelyard_run::frame::{Frame, Frames};
 
 #[path = "../entries.rs"]
 #[expect(dead_code, reason = "each target takes one of the entries")]

@@ -19,7 +19,7 @@ pub mod reply;
 
 pub use background::Background;
 pub use blobs::{BlobRef, Blobs};
-pub use body::JsonBody;
+pub use body::{BodyLimit, JsonBody, LargeBody};
 pub use caller::{Caller, Grants, Permission, Scope};
 pub use clock::{Clock, Time};
 pub use db::{Conn, Db, Tx};

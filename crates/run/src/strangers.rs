@@ -7,7 +7,7 @@ use modelyard_kernel::form::{Bounds, Node, Report, parse_body};
 use proptest::prelude::*;
 
 use crate::config::schema::{ConfigSchema, Field, FieldKind, Length};
-use crate::frame::Frame;
+use crate::frame::{Frame, Frames};
 
 #[path = "../../../fuzz/entries.rs"]
 mod entries;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Loc, Violation};
 
 /// Deepest nesting of lists and objects; the parser gives up at the same depth.
-const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
 
 /// Parses the body of a request.
 ///
@@ -30,7 +30,7 @@ fn body_loc() -> Vec<Loc> {
 }
 
 /// `application/json` and `application/*+json`, with or without parameters.
-fn is_json(content_type: &str) -> bool {
+pub(crate) fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence
         .strip_prefix("application/")

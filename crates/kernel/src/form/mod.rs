@@ -26,13 +26,16 @@ mod bounds;
 mod coerce;
 mod node;
 mod query;
+mod size;
 mod tags;
 mod text;
 mod violation;
 
 pub use body::parse_body;
+pub(crate) use body::{MAX_DEPTH, is_json};
 pub use bounds::Bounds;
 pub use node::{Node, Object};
 pub use query::{Query, query_bool, query_enum, query_float, query_int, query_one_of};
+pub use size::Size;
 pub use text::{choice, quote};
 pub use violation::{Loc, MAX_VIOLATIONS, Report, Violation};

@@ -4,9 +4,9 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use http::StatusCode;
 use modelyard_kernel::form::{Bounds, Node, Query, Report, query_bool, query_int, query_one_of};
-use modelyard_kernel::{Caller, Failure, JsonBody, Result};
+use modelyard_kernel::{Caller, Failure, LargeBody, Result};
 use modelyard_run::config::ConfigId;
-use modelyard_run::frame::Frame;
+use modelyard_run::frame::{Frame, Frames};
 use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -93,14 +93,10 @@ pub(super) fn routes(ml: Ml) -> OpenApiRouter {
 async fn train_model(
     State(ml): State<Ml>,
     caller: Caller,
-    body: JsonBody,
+    body: LargeBody,
 ) -> Result<(StatusCode, Json<Submitted>)> {
     caller.permit(TRAIN)?;
-    let read = |node: Node<'_>| {
-        let it = TrainRequest::read(&node)?;
-        require_rows(&node, "data", &it.data).then_some(it)
-    };
-    let request = body.read_large(read).await?;
+    let request = read(body, read_train).await?;
     Ok((StatusCode::ACCEPTED, Json(ml.train(&caller, request).await?)))
 }
 
@@ -112,16 +108,10 @@ async fn train_model(
 async fn predict_with_model(
     State(ml): State<Ml>,
     caller: Caller,
-    body: JsonBody,
+    body: LargeBody,
 ) -> Result<(StatusCode, Json<Submitted>)> {
     caller.permit(PREDICT)?;
-    let read = |node: Node<'_>| {
-        let it = PredictRequest::read(&node)?;
-        let historic = require_rows(&node, "historic", &it.historic);
-        let future = require_rows(&node, "future", &it.future);
-        (historic && future).then_some(it)
-    };
-    let request = body.read_large(read).await?;
+    let request = read(body, read_predict).await?;
     Ok((StatusCode::ACCEPTED, Json(ml.predict(&caller, request).await?)))
 }
 
@@ -134,11 +124,50 @@ async fn predict_with_model(
 async fn validate_request(
     State(ml): State<Ml>,
     caller: Caller,
-    body: JsonBody,
+    body: LargeBody,
 ) -> Result<Json<Validation>> {
     caller.permit(READ)?;
-    let request = body.read_large(|node| ValidateRequest::read(&node)).await?;
+    let request = read(body, ValidateRequest::read).await?;
     Ok(Json(ml.validate(&caller, request).await?))
+}
+
+/// The fields of requests that are frames.
+const FRAMES: [&str; 3] = ["data", "historic", "future"];
+
+/// Reads a request, of which `read` is given the frames where they could be had directly.
+async fn read<T: Send + 'static>(
+    body: LargeBody,
+    read: fn(&Node<'_>, &mut Frames) -> Option<T>,
+) -> Result<T> {
+    let direct = move |body: &[u8], most_values| read_direct(body, most_values, read);
+    body.read(direct, move |node| read(&node, &mut Frames::default())).await
+}
+
+fn read_direct<T>(
+    body: &[u8],
+    most_values: usize,
+    read: fn(&Node<'_>, &mut Frames) -> Option<T>,
+) -> Result<T, String> {
+    let (mut frames, rest) =
+        Frames::split(body, &FRAMES, most_values).map_err(|error| error.to_string())?;
+    let report = Report::new();
+    let request = read(&Node::body(&rest, &report), &mut frames);
+    if let Err(violations) = report.finish() {
+        return Err(violations.into_iter().map(|it| it.msg).next().unwrap_or_default());
+    }
+    request.ok_or_else(|| "a frame has no rows".to_owned())
+}
+
+fn read_train(node: &Node<'_>, frames: &mut Frames) -> Option<TrainRequest> {
+    let it = TrainRequest::read(node, frames)?;
+    require_rows(node, "data", &it.data).then_some(it)
+}
+
+fn read_predict(node: &Node<'_>, frames: &mut Frames) -> Option<PredictRequest> {
+    let it = PredictRequest::read(node, frames)?;
+    let historic = require_rows(node, "historic", &it.historic);
+    let future = require_rows(node, "future", &it.future);
+    (historic && future).then_some(it)
 }
 
 /// Generate sample data
@@ -224,3 +253,7 @@ fn read_sample(ml: &Ml, raw: Option<&str>) -> Result<SampleRequest> {
     }
     Ok(request)
 }
+
+#[cfg(test)]
+#[path = "direct_tests.rs"]
+mod tests;

@@ -4,7 +4,7 @@ use modelyard_kernel::form::{Node, Object};
 use modelyard_kernel::{Time, Ulid};
 use modelyard_run::artifact::ArtifactId;
 use modelyard_run::config::ConfigId;
-use modelyard_run::frame::Frame;
+use modelyard_run::frame::{Frame, Frames};
 use modelyard_run::runner::{Diagnostic, ScriptOutput, Severity};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -57,11 +57,12 @@ pub enum ValidateRequest {
 }
 
 impl TrainRequest {
-    /// Reads a request's body. Frames without rows are left to the caller.
-    pub fn read(node: &Node<'_>) -> Option<Self> {
+    /// Reads a request's body, less the `frames` of it that were read already. Frames without rows
+    /// are left to the caller.
+    pub fn read(node: &Node<'_>, frames: &mut Frames) -> Option<Self> {
         let object = node.object()?;
         let config_id = object.required("config_id").and_then(|it| it.ulid());
-        let data = object.required("data").and_then(Frame::read);
+        let data = frames.required(&object, "data");
         let (geo, periods) = common(&object);
         Some(Self {
             config_id: ConfigId(Ulid::read(&config_id?)?),
@@ -73,12 +74,13 @@ impl TrainRequest {
 }
 
 impl PredictRequest {
-    /// Reads a request's body. Frames without rows are left to the caller.
-    pub fn read(node: &Node<'_>) -> Option<Self> {
+    /// Reads a request's body, less the `frames` of it that were read already. Frames without rows
+    /// are left to the caller.
+    pub fn read(node: &Node<'_>, frames: &mut Frames) -> Option<Self> {
         let object = node.object()?;
         let artifact_id = object.required("artifact_id").and_then(|it| it.ulid());
-        let historic = object.required("historic").and_then(Frame::read);
-        let future = object.required("future").and_then(Frame::read);
+        let historic = frames.required(&object, "historic");
+        let future = frames.required(&object, "future");
         let (geo, periods) = common(&object);
         Some(Self {
             artifact_id: ArtifactId(Ulid::read(&artifact_id?)?),
@@ -91,8 +93,9 @@ impl PredictRequest {
 }
 
 impl ValidateRequest {
-    /// Reads a request's body: `type` says which of the two it is.
-    pub fn read(node: &Node<'_>) -> Option<Self> {
+    /// Reads a request's body, less the `frames` of it that were read already: `type` says which of
+    /// the two it is.
+    pub fn read(node: &Node<'_>, frames: &mut Frames) -> Option<Self> {
         let object = node.object()?;
         let Some(tag) = object.get("type") else {
             let msg = "Unable to extract tag using discriminator 'type'";
@@ -100,9 +103,11 @@ impl ValidateRequest {
             return None;
         };
         match tag.value().as_str() {
-            Some("train") => TrainRequest::read(&node.tagged("train")).map(ValidateRequest::Train),
+            Some("train") => {
+                TrainRequest::read(&node.tagged("train"), frames).map(ValidateRequest::Train)
+            }
             Some("predict") => {
-                PredictRequest::read(&node.tagged("predict")).map(ValidateRequest::Predict)
+                PredictRequest::read(&node.tagged("predict"), frames).map(ValidateRequest::Predict)
             }
             _ => {
                 let shown =

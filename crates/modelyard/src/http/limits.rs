@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use http::{Request, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, Limited};
-use modelyard_kernel::{Failure, Kind};
+use modelyard_kernel::{BodyLimit, Failure, Kind};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 /// Bounds of every request.
@@ -65,7 +65,9 @@ impl Limits {
             return request.map(|body| Body::new(Moving { body, patience, stalled: None }));
         }
         let left = self.body_bytes;
-        request.map(|body| Body::new(Capped { body, left }))
+        let mut request = request.map(|body| Body::new(Capped { body, left }));
+        request.extensions_mut().insert(BodyLimit(left));
+        request
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod cell;
 mod csv;
+mod direct;
 mod infer;
 mod python;
 mod read;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cell::{Cell, NotACell, Text};
 pub use csv::FrameError;
+pub use direct::Frames;
 pub use python::write_json as write_python_json;
 
 /// A table. What comes from a client goes through [`Frame::read`], which promises that every row

@@ -90,7 +90,7 @@ fn read_optional_schema(
     }
 }
 
-fn read_schema(node: &Node<'_>, columns: Option<&[String]>) -> Option<FrameSchema> {
+pub(super) fn read_schema(node: &Node<'_>, columns: Option<&[String]>) -> Option<FrameSchema> {
     let object = node.object()?;
     let items = object.required("fields")?.list()?;
     let known: Option<HashSet<&str>> = columns.map(|c| c.iter().map(String::as_str).collect());
