@@ -23,7 +23,7 @@ pub use read::BlobRead;
 pub use upload::Upload;
 pub use write::{BlobWriter, Stored};
 
-use crate::background::compute;
+use crate::background::{compute, compute_sized};
 use crate::{Clock, Conn, Db, Failure, Kind, Scope, Time};
 
 /// Bytes of content in one chunk.
@@ -123,6 +123,26 @@ impl Blobs {
         let mut writer = self.writer();
         writer.write(content).await?;
         writer.finish().await
+    }
+
+    /// As [`Blobs::put`], but writes nothing when the same content is stored already.
+    ///
+    /// # Errors
+    /// When the database or the store refuses.
+    pub async fn put_once(
+        &self,
+        db: &Db,
+        scope: &Scope,
+        content: bytes::Bytes,
+    ) -> Result<Stored, Failure> {
+        let (bytes, hashed) = (content.len(), content.clone());
+        let hash = compute_sized(bytes, move || write::hash(&hashed)).await?;
+        let found = store::find_used(&mut db.conn().await?, scope, &hash).await?;
+        match found {
+            // Whoever takes the last reference back now leaves the object for [`GRACE`].
+            Some(row) => Ok(Stored::known(self.clone(), row)),
+            None => self.put(content).await,
+        }
     }
 
     /// Refers to content from a row, in the transaction of that row. Content that is stored

@@ -59,10 +59,29 @@ pub(super) async fn release(conn: &mut Conn, scope: &Scope, hash: &str, now: Tim
 }
 
 pub(super) async fn find(conn: &mut Conn, scope: &Scope, hash: &str) -> Result<Option<BlobRow>> {
+    select(conn, scope, hash, "").await
+}
+
+/// Finds it if a row refers to it.
+pub(super) async fn find_used(
+    conn: &mut Conn,
+    scope: &Scope,
+    hash: &str,
+) -> Result<Option<BlobRow>> {
+    select(conn, scope, hash, " AND refs > 0").await
+}
+
+async fn select(
+    conn: &mut Conn,
+    scope: &Scope,
+    hash: &str,
+    condition: &'static str,
+) -> Result<Option<BlobRow>> {
     scoped(
         scope,
         format!(
-            "SELECT {} FROM blobs WHERE tenant_id = $1 AND service_id = $2 AND hash = $3",
+            "SELECT {} FROM blobs
+             WHERE tenant_id = $1 AND service_id = $2 AND hash = $3{condition}",
             BlobRow::COLUMNS
         ),
     )

@@ -9,6 +9,7 @@ use flate2::write::DeflateEncoder;
 use sha2::{Digest, Sha256};
 
 use super::upload::Upload;
+use super::store::BlobRow;
 use super::{BlobRef, Blobs, CHUNK, Chunk};
 use crate::Failure;
 use crate::background::compute;
@@ -43,6 +44,8 @@ pub struct Stored {
     pub(super) compressed: bool,
     pub(super) chunks: Vec<Chunk>,
     pub(super) stored_bytes: u64,
+    /// Whether another row had referred to the object before: it is not ours to remove.
+    known: bool,
     duplicate: AtomicBool,
     /// Whether nothing but this knows of the object.
     unreferred: AtomicBool,
@@ -50,6 +53,21 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// Content that was stored before.
+    pub(super) fn known(blobs: Blobs, row: BlobRow) -> Self {
+        Self {
+            blob: BlobRef { hash: row.hash, size_bytes: row.size_bytes },
+            key: row.object_key,
+            compressed: row.compressed,
+            stored_bytes: row.chunks.0.iter().map(|it| u64::from(it.0)).sum(),
+            chunks: row.chunks.0,
+            known: true,
+            duplicate: AtomicBool::new(false),
+            unreferred: AtomicBool::new(false),
+            blobs,
+        }
+    }
+
     /// Hash and size.
     pub fn blob(&self) -> &BlobRef {
         &self.blob
@@ -67,7 +85,7 @@ impl Stored {
     /// transaction that was to refer to it failed.
     pub async fn settle(self, used: bool) {
         self.mark_referred();
-        if !used || self.duplicate.load(Ordering::Relaxed) {
+        if !self.known && (!used || self.duplicate.load(Ordering::Relaxed)) {
             self.blobs.remove(&self.key).await;
         }
     }
@@ -143,6 +161,7 @@ impl BlobWriter {
             compressed: self.compress.unwrap_or(false),
             chunks: self.chunks,
             stored_bytes: self.stored,
+            known: false,
             duplicate: AtomicBool::new(false),
             unreferred: AtomicBool::new(true),
             blobs: self.blobs,
@@ -195,6 +214,11 @@ fn encode(plain: Bytes, compress: Option<bool>, mut whole: Sha256) -> Encoded {
 /// The beginning of a chunk's SHA-256: 64 bits tell damage from content.
 pub(super) fn check(plain: &[u8]) -> String {
     hex(&Sha256::digest(plain)[..8])
+}
+
+/// What content is known by.
+pub(super) fn hash(content: &[u8]) -> String {
+    hex(&Sha256::digest(content))
 }
 
 fn hex(bytes: &[u8]) -> String {

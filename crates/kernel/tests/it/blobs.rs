@@ -157,6 +157,35 @@ on_both_databases! {
         assert_eq!(rows, 0);
     }
 
+    async fn what_is_stored_already_is_not_written_again(database: TestDatabase) {
+        let blobs = open_blobs(&database);
+        let scope = test_scope();
+        let first = put(&database, &blobs, text(5000)).await;
+        let again = blobs.put_once(&database.db, &scope, text(5000)).await.unwrap();
+        assert_eq!((again.blob(), objects(&database).len()), (&first, 1));
+        // Not ours to remove when our transaction fails.
+        again.settle(false).await;
+        drop(blobs.put_once(&database.db, &scope, text(5000)).await.unwrap());
+        assert_eq!(objects(&database).len(), 1);
+        let mut conn = database.db.conn().await.unwrap();
+        let again = blobs.put_once(&database.db, &scope, text(5000)).await.unwrap();
+        blobs.refer(&mut conn, &scope, &again).await.unwrap();
+        again.settle(true).await;
+        let (references,): (i64,) = query("SELECT refs FROM blobs").fetch_one(&mut conn).await.unwrap();
+        assert_eq!(references, 2);
+
+        // What nobody refers to may be removed at any moment.
+        blobs.release(&mut conn, &scope, &first.hash).await.unwrap();
+        blobs.release(&mut conn, &scope, &first.hash).await.unwrap();
+        let anew = blobs.put_once(&database.db, &scope, text(5000)).await.unwrap();
+        assert_eq!(objects(&database).len(), 2);
+        drop(anew);
+        let other = blobs.put_once(&database.db, &scope, text(6000)).await.unwrap();
+        assert_eq!(objects(&database).len(), 2);
+        drop(other);
+        assert_eq!(objects(&database).len(), 1);
+    }
+
     async fn many_who_store_the_same_at_once_store_it_once(database: TestDatabase) {
         let blobs = open_blobs(&database);
         let all = futures_util::future::join_all((0..12).map(|_| put(&database, &blobs, text(3000)))).await;

@@ -94,10 +94,10 @@ impl Ml {
         let metadata = Metadata::new(training.config, started, self.0.clock.now());
         let parent = training.artifact.id;
         let (drafts, failed) = match predicted {
-            Ok(predicted) => (self.results(run, id, parent, &metadata, predicted).await?, None),
+            Ok(predicted) => (self.results(assignment, run, id, parent, &metadata, predicted).await?, None),
             Err(error) if error.output().is_some() && !assignment.cancel.is_cancelled() => {
                 let metadata = metadata.failed().with_script(error.output());
-                let files = self.files(run, Some(id), parent, &metadata).await?;
+                let files = self.files(assignment, run, Some(id), parent, &metadata).await?;
                 (vec![files], Some(script_failed(&error, id.0)))
             }
             Err(error) => {
@@ -127,6 +127,7 @@ impl Ml {
     /// A prediction, and its files below it.
     async fn results(
         &self,
+        assignment: &Assignment,
         run: Run,
         id: ArtifactId,
         training: ArtifactId,
@@ -145,18 +146,19 @@ impl Ml {
         let data = metadata.data(PREDICTED, "application/vnd.chapkit.dataframe+json", None);
         let prediction = self.draft(Some(id), Some(training), data, content).await?;
         let metadata = metadata.clone().with_script(script.as_ref());
-        Ok(vec![prediction, self.files(run, None, id, &metadata).await?])
+        Ok(vec![prediction, self.files(assignment, run, None, id, &metadata).await?])
     }
 
     /// The workspace of a prediction.
     async fn files(
         &self,
+        assignment: &Assignment,
         run: Run,
         id: Option<ArtifactId>,
         parent: ArtifactId,
         metadata: &Metadata,
     ) -> Result<Draft, Failed> {
-        let stored = self.archive(run).await?;
+        let stored = self.archive(assignment, run).await?;
         let size = Some(stored.blob().size_bytes);
         let data = metadata.data(PREDICTION_FILES, "application/zip", size);
         Ok(self.draft(id, Some(parent), data, NewContent::Stored(stored)).await?)

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use modelyard_kernel::blobs::Stored;
-use modelyard_kernel::{Failed, Result};
-use modelyard_run::artifact::{ArtifactId, Draft, NewArtifact, NewContent};
+use modelyard_kernel::{Assignment, Failed, Result};
+use modelyard_run::artifact::{ArtifactId, Draft, NewArtifact, NewContent, WRITE};
 use modelyard_run::runner::{Archive, Run, RunError};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
@@ -15,10 +15,17 @@ const READ: usize = 1 << 20;
 
 impl Ml {
     /// Stores the workspace as it is now, and removes it.
-    pub(super) async fn archive(&self, run: Run) -> Result<Stored, Failed> {
+    pub(super) async fn archive(
+        &self,
+        assignment: &Assignment,
+        run: Run,
+    ) -> Result<Stored, Failed> {
         let blobs = self.0.artifacts.blobs();
         let mut file = match run.workspace.into_archive(self.0.model.archive_limits).await? {
-            Archive::Memory(bytes) => return Ok(blobs.put(bytes).await?),
+            Archive::Memory(bytes) => {
+                let scope = assignment.caller.permit(WRITE)?;
+                return Ok(blobs.put_once(&self.0.db, scope, bytes).await?);
+            }
             Archive::File(file) => tokio::fs::File::from_std(file),
         };
         let mut writer = blobs.writer();

@@ -51,7 +51,7 @@ impl Ml {
                 return Err(error.into());
             }
         };
-        let stored = self.archive(run).await?;
+        let stored = self.archive(assignment, run).await?;
         let data = metadata.data(TRAINED, "application/zip", Some(stored.blob().size_bytes));
         let drafts = vec![self.draft(Some(id), None, data, NewContent::Stored(stored)).await?];
         let publication = Publication { drafts, link: Some(config), failed };
