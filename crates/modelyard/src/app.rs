@@ -111,7 +111,8 @@ pub fn assemble(
         Jobs::new(db.clone(), clock.clone(), background, node, shared.jobs, system)
     });
     let publisher = jobs.clone().map(|jobs| {
-        let publisher = Publisher::new(db.clone(), jobs.clone(), artifacts.clone(), configs.clone());
+        let publisher =
+            Publisher::new(db.clone(), jobs.clone(), artifacts.clone(), configs.clone());
         (jobs, publisher)
     });
     let ml = service.runner.clone().zip(publisher.clone()).map(|(runner, (jobs, publisher))| {
@@ -161,18 +162,7 @@ pub fn assemble(
     });
     let (routes, openapi) = fold(parts, &service);
     let name = service.info.display_name;
-    Ok(Assembled {
-        id,
-        name,
-        configs,
-        jobs,
-        ml,
-        info,
-        routes,
-        openapi,
-        work,
-        counters,
-    })
+    Ok(Assembled { id, name, configs, jobs, ml, info, routes, openapi, work, counters })
 }
 
 fn fold(parts: Vec<Part>, service: &Service) -> (Router, OpenApi) {

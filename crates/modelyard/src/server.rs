@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use futures_util::future::join_all;
 use modelyard_flow::job;
+use modelyard_kernel::background::on_a_thread;
 use modelyard_kernel::blobs::OpenError;
 use modelyard_kernel::{Background, Blobs, Caller, Clock, Db, Failure, HealthCheck, db};
 use modelyard_ml::ml::Ml;
@@ -341,7 +342,7 @@ pub fn open_blobs(settings: &Settings, data_dir: &Path, clock: Clock) -> Result<
 /// Ends and removes what nobody holds any more, such as what a process that was killed left behind.
 async fn sweep_workspaces(root: &Path) -> Result<(), DataDirError> {
     let root: PathBuf = root.to_owned();
-    let swept = tokio::task::spawn_blocking(move || {
+    let swept = on_a_thread(move || {
         fs_err::create_dir_all(&root)?;
         Workspace::sweep(&root)
     });

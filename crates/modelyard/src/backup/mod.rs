@@ -22,7 +22,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use modelyard_kernel::{Blobs, Clock, Db, Failure, db};
+use modelyard_kernel::{Blobs, Clock, Db, Failure, background, db};
 use modelyard_schema::SchemaError;
 use tokio::runtime::Handle;
 use zip::result::ZipError;
@@ -138,6 +138,6 @@ async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce(Handle) -> Result<T, BackupError> + Send + 'static,
 ) -> Result<T, BackupError> {
     let handle = Handle::current();
-    let done = tokio::task::spawn_blocking(move || work(handle)).await;
+    let done = background::on_a_thread(move || work(handle)).await;
     done.map_err(|it| BackupError::File(io::Error::other(it)))?
 }

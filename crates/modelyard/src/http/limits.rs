@@ -174,6 +174,7 @@ impl HttpBody for Lingering {
 }
 
 impl Drop for Lingering {
+    #[expect(clippy::disallowed_methods, reason = "its connection owns it, as is said below")]
     fn drop(&mut self) {
         if self.ended || self.body.is_end_stream() {
             return;

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use modelyard_kernel::background::compute;
 use modelyard_testkit::on_both_databases;
 
 use super::content::{blobs, files};
@@ -45,7 +46,7 @@ on_both_databases! {
             let address = server.address();
             let get = async |header: &str| {
                 let (path, header) = (path.clone(), header.to_owned());
-                tokio::task::spawn_blocking(move || ask(address, &path, &header)).await.unwrap()
+                compute(move || ask(address, &path, &header)).await.unwrap()
             };
             let good = get("").await;
             assert!(good.whole && good.body == content);

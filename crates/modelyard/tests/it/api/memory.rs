@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use modelyard_kernel::background::compute;
 use modelyard_testkit::on_both_databases;
 use sha2::{Digest, Sha256};
 
@@ -92,7 +93,7 @@ on_both_databases! {
             let received = receive(&address, &path);
             assert_eq!(received.finalize(), sent.finalize());
         };
-        tokio::task::spawn_blocking(check).await.unwrap();
+        compute(check).await.unwrap();
         let grown = program.peak_memory().saturating_sub(before);
         let content = PIECES * PIECE as u64;
         // A few chunks are in flight at a time, each in the hands of a thread or two.

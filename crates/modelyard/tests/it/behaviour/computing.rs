@@ -51,6 +51,7 @@ async fn health_during(
     waits[waits.len() * 99 / 100]
 }
 
+#[expect(clippy::disallowed_methods, reason = "a client, which stands back for nobody")]
 fn apart<T: Send + 'static>(
     client: impl Future<Output = T> + Send + 'static,
 ) -> impl Future<Output = T> {
