@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::app::{self, Assembled, Shared, TENANT};
 use crate::data_dir::{DataDir, DataDirError};
-use crate::http::{self, Authenticator, NotAHeader, ServeOptions};
+use crate::http::{self, Authenticator, NotAHeader, ServeOptions, Sites};
 use crate::metrics::Metrics;
 use crate::openapi::About;
 use crate::page;
@@ -386,7 +386,7 @@ async fn launch(
         let registration = registration::prepare(&settings.registration, address)
             .map(|it| if alone { it } else { it.below(&format!("/services/{id}")) });
         let check = registration.as_ref().map(Pending::health_check);
-        let (service, routes) = build(service, shared, settings, check)?;
+        let (service, routes) = build(service, shared, settings, address, check)?;
         names.push((id.clone(), service.name.clone()));
         registrations.extend(registration.map(|it| (it, id.clone(), service.info.clone())));
         routers.push((id, routes));
@@ -414,6 +414,7 @@ fn build(
     service: Service,
     shared: &Shared,
     settings: &Settings,
+    address: SocketAddr,
     registration: Option<HealthCheck>,
 ) -> Result<(Assembled, Router), ServeError> {
     let mut keys = settings.auth.api_keys.clone();
@@ -423,7 +424,8 @@ fn build(
     }
     let needs_key = keys.iter().any(|it| !it.is_empty());
     let header = &settings.auth.header;
-    let authenticator = Authenticator::new(service.info.id.as_str(), header, keys)?;
+    let authenticator = Authenticator::new(service.info.id.as_str(), header, keys)?
+        .within(sites(settings, address));
     let mut service = app::assemble(service, shared, registration)?;
     shared.metrics.add_service(&service.id, std::mem::take(&mut service.counters))?;
     let mut about = About::new(service.configs.schema(), service.info.clone());
@@ -432,6 +434,17 @@ fn build(
     let openapi = std::mem::take(&mut service.openapi);
     let routes = page::with_pages(routes, openapi, &about)?;
     Ok((service, http::guarded(routes, authenticator)))
+}
+
+/// From where a service may be asked.
+fn sites(settings: &Settings, address: SocketAddr) -> Sites {
+    let sites = Sites::new(settings.server.public_url.as_deref());
+    if !address.ip().is_loopback() {
+        // Whoever is on the network may know it by a name that nobody here knows.
+        return sites;
+    }
+    let named = registration::host(&settings.registration);
+    sites.known_as([settings.server.host.clone()].into_iter().chain(named))
 }
 
 async fn start_model(service: &str, ml: &Ml) -> Result<(), ServeError> {

@@ -15,6 +15,8 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use tower::{Layer, Service};
 
+use super::Sites;
+
 /// Whose data it is, until there are tenants.
 const TENANT: &str = "default";
 
@@ -35,7 +37,9 @@ pub(crate) fn is_open(path: &str) -> bool {
 #[derive(Clone)]
 pub struct Authenticator(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
+    sites: Sites,
     anonymous: Caller,
     /// The hash of each key, and who presents it. Hashes have one length, so comparing them tells
     /// nothing about a key, not even how long it is.
@@ -55,6 +59,7 @@ impl Authenticator {
     pub fn open(service: &str) -> Self {
         let anonymous = Caller::new("anonymous", TENANT, service, Grants::All);
         Self(Arc::new(Inner {
+            sites: Sites::default(),
             anonymous,
             keys: Vec::new(),
             header: HeaderName::from_static("x-api-key"),
@@ -79,11 +84,19 @@ impl Authenticator {
             (Sha256::digest(key).into(), Caller::new(&subject, TENANT, service, Grants::All))
         });
         Ok(Self(Arc::new(Inner {
+            sites: Sites::default(),
             anonymous: anonymous.clone(),
             keys: keys.collect(),
             header: name,
             header_text: header.to_owned(),
         })))
+    }
+
+    /// Also looks at where requests come from.
+    #[must_use]
+    pub fn within(self, sites: Sites) -> Self {
+        let inner = Arc::unwrap_or_clone(self.0);
+        Self(Arc::new(Inner { sites, ..inner }))
     }
 
     /// The caller, or nobody where nobody needs to be known.
@@ -166,6 +179,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let Inner { sites, keys, .. } = &*self.authenticator.0;
+        if let Err(failure) = sites.admit(&request, keys.is_empty()) {
+            return Either::Right(ready(Ok(failure.into_response())));
+        }
         match self.authenticator.authenticate(&request) {
             Ok(caller) => {
                 if let Some(caller) = caller.cloned() {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use futures_util::FutureExt;
 use http::{Request, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, Limited};
-use modelyard_kernel::{BodyLimit, Failure, Kind};
+use modelyard_kernel::{Failure, Kind, Result};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 /// Bounds of every request.
@@ -24,6 +26,11 @@ pub struct Limits {
     pub concurrent_requests: usize,
     /// Ends of routes whose body may be of any size and take any time, as long as it keeps coming.
     pub streamed: &'static [&'static str],
+    /// Ends of routes whose answer comes bit by bit, for as long as the client likes.
+    pub followed: &'static [&'static str],
+    /// Requests with such a body, and as many with such an answer, at once: whatever else is asked
+    /// finds a place.
+    pub concurrent_streams: usize,
     /// Ends of routes that are answered however busy the service is.
     pub vital: &'static [&'static str],
 }
@@ -35,6 +42,8 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(60),
             concurrent_requests: 512,
             streamed: &["/$upload"],
+            followed: &["/$stream"],
+            concurrent_streams: 256,
             vital: &["/health"],
         }
     }
@@ -44,6 +53,11 @@ impl Limits {
     /// Whether the route takes a body of any size.
     pub(super) fn is_streamed(&self, route: &str) -> bool {
         self.streamed.iter().any(|end| route.ends_with(end))
+    }
+
+    /// Whether the route's answer comes bit by bit.
+    pub(super) fn is_followed(&self, route: &str) -> bool {
+        self.followed.iter().any(|end| route.ends_with(end))
     }
 
     /// Whether the route is answered however busy the service is.
@@ -62,12 +76,10 @@ impl Limits {
         let request = if asks { request } else { request.map(Lingering::around) };
         if streamed {
             let patience = self.request_timeout;
-            return request.map(|body| Body::new(Moving { body, patience, stalled: None }));
+            return request.map(|body| Body::new(Moving::around(body, patience)));
         }
         let left = self.body_bytes;
-        let mut request = request.map(|body| Body::new(Capped { body, left }));
-        request.extensions_mut().insert(BodyLimit(left));
-        request
+        request.map(|body| Body::new(Capped { body, left }))
     }
 }
 
@@ -199,11 +211,43 @@ async fn throw_away(mut body: Body) {
     let _out_of_patience = timeout(patience, reading).await;
 }
 
-/// A body of any size that must keep coming.
+/// What the body of an upload brings on average at least, in bytes per second.
+const SLOWEST: f64 = 1024.0;
+
+/// A body of any size that must keep coming, and not in drops.
 struct Moving {
     body: Body,
     patience: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Since when the client is waited for. That the server is slow is not its fault.
+    waiting: Option<Instant>,
+    /// How long it was waited for and what came, since it was last measured.
+    waited: Duration,
+    came: u64,
+}
+
+impl Moving {
+    fn around(body: Body, patience: Duration) -> Self {
+        let waited = Duration::ZERO;
+        Self { body, patience, stalled: None, waiting: None, waited, came: 0 }
+    }
+
+    /// Takes note of a frame, and says whether they come fast enough.
+    fn is_steady(&mut self, bytes: usize) -> bool {
+        self.waited += self.waiting.take().map_or(Duration::ZERO, |it| it.elapsed());
+        self.came += bytes as u64;
+        if self.waited < self.patience {
+            return true;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a measurement")]
+        let steady = self.came as f64 >= SLOWEST * self.waited.as_secs_f64();
+        (self.waited, self.came) = (Duration::ZERO, 0);
+        steady
+    }
+}
+
+fn timed_out<T>() -> Poll<Option<Result<T, axum::BoxError>>> {
+    Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::TimedOut).into())))
 }
 
 impl HttpBody for Moving {
@@ -216,15 +260,78 @@ impl HttpBody for Moving {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
         let it = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(&mut it.body).poll_frame(cx) {
-            if let Some(stalled) = &mut it.stalled {
-                stalled.as_mut().reset(Instant::now() + it.patience);
+            let data = frame.as_ref().and_then(|it| it.as_ref().ok()?.data_ref()).map(Bytes::len);
+            if data.is_some_and(|bytes| !it.is_steady(bytes)) {
+                return timed_out();
             }
             return Poll::Ready(frame.map(|it| it.map_err(Into::into)));
         }
         let patience = it.patience;
         let stalled = it.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
+        if it.waiting.is_none() {
+            let now = Instant::now();
+            it.waiting = Some(now);
+            stalled.as_mut().reset(now + patience);
+        }
         ready!(stalled.as_mut().poll(cx));
-        Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::TimedOut).into())))
+        timed_out()
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Places for requests that take as long as their client likes.
+#[derive(Debug)]
+pub(super) struct Places {
+    uploads: Arc<Semaphore>,
+    followers: Arc<Semaphore>,
+}
+
+impl Places {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let [uploads, followers] =
+            [(); 2].map(|()| Arc::new(Semaphore::new(limits.concurrent_streams)));
+        Self { uploads, followers }
+    }
+
+    /// A place for a request to this route, if it is one that needs one.
+    pub(super) fn take(
+        &self,
+        limits: &Limits,
+        route: &str,
+    ) -> Result<Option<OwnedSemaphorePermit>> {
+        let places = if limits.is_streamed(route) {
+            &self.uploads
+        } else if limits.is_followed(route) {
+            &self.followers
+        } else {
+            return Ok(None);
+        };
+        places.clone().try_acquire_owned().map(Some).map_err(|_| busy())
+    }
+}
+
+/// An answer that keeps its place until it is over.
+pub(super) struct Placed {
+    pub(super) body: Body,
+    pub(super) _place: OwnedSemaphorePermit,
+}
+
+impl HttpBody for Placed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -13,6 +13,7 @@ mod limits;
 mod misses;
 mod observe;
 mod serve;
+mod sites;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +40,7 @@ pub use auth::{Authenticator, NotAHeader};
 pub(crate) use compress::accepts_gzip;
 pub use limits::Limits;
 pub use serve::{ServeOptions, serve};
+pub use sites::Sites;
 
 /// The routes of one service behind its authenticator, which also hides what is missing.
 pub fn guarded(routes: Router, authenticator: Authenticator) -> Router {

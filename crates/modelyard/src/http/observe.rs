@@ -20,9 +20,11 @@ use http_body::Body as _;
 use modelyard_kernel::failure::Unrendered;
 use modelyard_kernel::{Clock, Failure, Ulid, reply};
 use pin_project_lite::pin_project;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 use tower::{Layer, Service};
 
+use super::limits::{Placed, Places};
 use super::{Limits, compress, limits};
 use crate::metrics::Metrics;
 
@@ -45,6 +47,7 @@ struct Shared {
     public_url: Option<String>,
     /// Requests being answered, those for the metrics aside.
     active: AtomicUsize,
+    places: Places,
 }
 
 impl Observe {
@@ -54,7 +57,8 @@ impl Observe {
         limits: Limits,
         public_url: Option<String>,
     ) -> Self {
-        Self(Arc::new(Shared { clock, metrics, limits, public_url, active: AtomicUsize::new(0) }))
+        let (active, places) = (AtomicUsize::new(0), Places::new(&limits));
+        Self(Arc::new(Shared { clock, metrics, limits, public_url, active, places }))
     }
 }
 
@@ -86,14 +90,21 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let exchange = Exchange::begin(self.shared.clone(), &request);
+        let mut exchange = Exchange::begin(self.shared.clone(), &request);
         let Limits { concurrent_requests, .. } = &self.shared.limits;
         let route = exchange.route();
         if exchange.before >= *concurrent_requests && !self.shared.limits.is_vital(route) {
             let refusal = Some(limits::busy().into_response());
             return Observing { exchange, refusal, inner: None, timed: false, timeout: None };
         }
-        let streamed = self.shared.limits.is_streamed(route);
+        match self.shared.places.take(&self.shared.limits, route) {
+            Ok(place) => exchange.place = place,
+            Err(busy) => {
+                let refusal = Some(busy.into_response());
+                return Observing { exchange, refusal, inner: None, timed: false, timeout: None };
+            }
+        }
+        let streamed = self.shared.limits.is_streamed(exchange.route());
         let request = self.shared.limits.bound(request, streamed);
         match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
             Ok(inner) => Observing {
@@ -181,6 +192,8 @@ struct Exchange {
     gzip: bool,
     /// Requests that were being answered when this one came.
     before: usize,
+    /// For as long as the client takes, where it may take long.
+    place: Option<OwnedSemaphorePermit>,
     answered: bool,
 }
 
@@ -197,6 +210,7 @@ impl Exchange {
             route: request.extensions().get::<MatchedPath>().cloned(),
             gzip: compress::accepts_gzip(request.headers()),
             before,
+            place: None,
             answered: false,
         };
         if it.is_counted() {
@@ -226,7 +240,11 @@ impl Exchange {
         }
         self.answered = true;
         self.record(response.status().as_u16(), response.body().size_hint().exact());
-        response
+        let place = self.place.take().filter(|_| self.shared.limits.is_followed(self.route()));
+        match place {
+            Some(_place) => response.map(|body| Body::new(Placed { body, _place })),
+            None => response,
+        }
     }
 
     /// What nobody but the operator hears: here, where the request is known.

@@ -55,7 +55,7 @@ impl State {
 /// where the process listens.
 pub fn prepare(settings: &Registration, address: SocketAddr) -> Option<Pending> {
     let orchestrator = settings.url.clone()?;
-    let host = settings.host.clone().unwrap_or_else(machine);
+    let host = host(settings)?;
     let port = settings.port.unwrap_or_else(|| address.port());
     // An IPv6 address stands in brackets.
     let host = if host.contains(':') { format!("[{host}]") } else { host };
@@ -70,6 +70,11 @@ pub fn prepare(settings: &Registration, address: SocketAddr) -> Option<Pending> 
     let state =
         State(Arc::new(Mutex::new((Health::Degraded, Some("not registered yet".to_owned())))));
     Some(Pending { settings: settings.clone(), orchestrator, url, state })
+}
+
+/// What the orchestrator that the settings name is told to call this machine.
+pub fn host(settings: &Registration) -> Option<String> {
+    settings.url.is_some().then(|| settings.host.clone().unwrap_or_else(machine))
 }
 
 /// What the machine is called on its network.

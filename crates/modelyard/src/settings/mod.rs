@@ -160,6 +160,9 @@ impl Settings {
             body_bytes: self.server.body_limit,
             request_timeout: self.server.request_timeout,
             concurrent_requests: self.server.max_requests,
+            concurrent_streams: (self.server.max_requests / 2)
+                .min(self.server.max_connections / 4)
+                .max(1),
             ..Limits::default()
         }
     }

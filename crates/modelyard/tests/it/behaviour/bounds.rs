@@ -85,7 +85,7 @@ fn whoever_takes_for_ever_to_ask_is_cut_off() {
         let mut settings = settings(&database);
         settings.server.idle_timeout = SHORT;
         let (server, client) = start(service("behaviour"), settings).await;
-        for begun in ["", "GET /hea", "GET /health HTTP/1.1\r\nhost: test\r\nx-slow: "] {
+        for begun in ["", "GET /hea", "GET /health HTTP/1.1\r\nhost: localhost\r\nx-slow: "] {
             let asked = Instant::now();
             let mut socket = connect(&server, begun).await;
             // A byte now and then, as those do who want to keep places.
@@ -100,7 +100,7 @@ fn whoever_takes_for_ever_to_ask_is_cut_off() {
         }
         // Idle after an answer is the same.
         let asked = Instant::now();
-        let socket = connect(&server, "GET /health HTTP/1.1\r\nhost: test\r\n\r\n").await;
+        let socket = connect(&server, "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
         assert!(rest(socket).await.starts_with("HTTP/1.1 200"));
         assert!(asked.elapsed() < SHORT * 8, "{:?}", asked.elapsed());
         client.get("/health").await.expect(200);
@@ -123,7 +123,7 @@ fn a_body_that_does_not_come_is_given_up() {
         ] {
             let asked = Instant::now();
             let head = format!(
-                "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n\
+                "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                  content-length: 1000\r\n\r\n{{\"name\": "
             );
             let answer = rest(connect(&server, &head).await).await;
@@ -205,7 +205,7 @@ fn connections_beyond_the_bound_wait_their_turn() {
         let _idle = [connect(&server, "").await, connect(&server, "").await];
         tokio::time::sleep(SHORT / 3).await;
         let asked = Instant::now();
-        let request = "GET /health HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+        let request = "GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         let answer = rest(connect(&server, request).await).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(asked.elapsed() > SHORT, "{:?}", asked.elapsed());
@@ -220,7 +220,7 @@ fn requests_beyond_the_bound_are_told_to_come_back_but_health_is_answered() {
         let mut settings = settings(&database);
         settings.server.max_requests = 2;
         let (server, client) = start(service("behaviour"), settings).await;
-        let head = "POST /api/v1/configs HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\n";
+        let head = "POST /api/v1/configs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n";
         let slow = [connect(&server, head).await, connect(&server, head).await];
         until("they are being answered", async || {
             client.get("/api/v1/configs").await.status == 503
@@ -248,11 +248,11 @@ fn whoever_asks_and_does_not_read_loses_the_place() {
         tokio::time::sleep(SHORT * 2).await;
 
         let path = format!("/api/v1/artifacts/{}/$download", text(&made["id"]));
-        let mut greedy = connect(&server, &format!("GET {path} HTTP/1.1\r\nhost: t\r\n\r\n")).await;
+        let mut greedy = connect(&server, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await;
         let mut start = [0; 1024];
         greedy.read_exact(&mut start).await.unwrap();
         assert!(start.starts_with(b"HTTP/1.1 200"));
-        let request = "GET /health HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+        let request = "GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         let answer = rest(connect(&server, request).await).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         drop(greedy);
@@ -296,21 +296,21 @@ fn what_is_no_http_is_cut_off_and_harms_nobody() {
         settings.server.idle_timeout = SHORT;
         let (server, client) = start(service("behaviour"), settings).await;
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "x-header: value\r\n".repeat(5000));
-        let long = format!("GET /{} HTTP/1.1\r\nhost: test\r\n\r\n", "x".repeat(1 << 20));
+        let long = format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "x".repeat(1 << 20));
         for garbage in [
             b"\0\0\0\0\r\n\r\n".as_slice(),
             b"hello\r\n\r\n",
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
             b"GET /health HTTP/9.9\r\n\r\n",
-            b"GET /\xff\xfe HTTP/1.1\r\nhost: test\r\n\r\n",
-            b"GET /api/v1/configs?name=\xff HTTP/1.1\r\nhost: test\r\n\r\n",
+            b"GET /\xff\xfe HTTP/1.1\r\nhost: localhost\r\n\r\n",
+            b"GET /api/v1/configs?name=\xff HTTP/1.1\r\nhost: localhost\r\n\r\n",
             b"GET /health HTTP/1.1\r\nhost: \x01\r\n\r\n",
-            b"POST /api/v1/configs HTTP/1.1\r\nhost: t\r\ncontent-length: -1\r\n\r\n",
-            b"POST /api/v1/configs HTTP/1.1\r\nhost: t\r\ncontent-length: 99999999999999999999\r\n\r\n",
-            b"POST /api/v1/configs HTTP/1.1\r\nhost: t\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}x",
-            b"POST /api/v1/configs HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",
-            b"POST /api/v1/configs HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
+            b"POST /api/v1/configs HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
+            b"POST /api/v1/configs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999999999999999\r\n\r\n",
+            b"POST /api/v1/configs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}x",
+            b"POST /api/v1/configs HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",
+            b"POST /api/v1/configs HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
             many.as_bytes(),
             long.as_bytes(),
         ] {

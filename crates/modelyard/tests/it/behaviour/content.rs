@@ -100,7 +100,7 @@ on_both_databases! {
         let (server, client) = start_model(&database).await;
         let empty = stored(&database).await;
         let mut socket = tokio::net::TcpStream::connect(server.address()).await.unwrap();
-        let head = "POST /api/v1/artifacts/$upload HTTP/1.1\r\nhost: test\r\n\
+        let head = "POST /api/v1/artifacts/$upload HTTP/1.1\r\nhost: localhost\r\n\
                     content-length: 100000000\r\n\r\n";
         socket.write_all(head.as_bytes()).await.unwrap();
         socket.write_all(&noise(LARGE)).await.unwrap();

@@ -18,7 +18,7 @@ async fn send(client: &TestClient, head: &str, chunked: bool) -> (u16, Value) {
     let address = client.base().trim_start_matches("http://");
     let mut socket = TcpStream::connect(address).await.unwrap();
     let head = format!(
-        "POST /api/v1/configs HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
+        "POST /api/v1/configs HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/json\r\n{head}\r\n\r\n"
     );
     socket.write_all(head.as_bytes()).await.unwrap();
@@ -83,7 +83,7 @@ fn who_asks_before_sending_need_not_send() {
         let address = program.client.base().trim_start_matches("http://");
         let mut socket = TcpStream::connect(address).await.unwrap();
         let head = format!(
-            "POST /api/v1/configs HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
+            "POST /api/v1/configs HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
              content-type: application/json\r\nexpect: 100-continue\r\ncontent-length: {SIZE}\r\n\r\n"
         );
         socket.write_all(head.as_bytes()).await.unwrap();

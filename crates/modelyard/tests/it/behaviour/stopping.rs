@@ -97,7 +97,7 @@ fn a_request_that_is_being_answered_is_answered() {
         let mut socket = TcpStream::connect(&address).await.unwrap();
         let body = r#"{"name": "late", "data": {}}"#;
         let head = format!(
-            "POST /api/v1/configs HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n\
+            "POST /api/v1/configs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n",
             body.len()
         );

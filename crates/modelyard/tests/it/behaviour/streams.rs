@@ -21,7 +21,7 @@ on_both_databases! {
             let health = "/health/$stream?poll_interval=0.001".to_owned();
             for path in [health, format!("/api/v1/jobs/{job}/$stream?poll_interval=0.001")] {
                 let mut socket = TcpStream::connect(server.address()).await.unwrap();
-                let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
+                let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
                 socket.write_all(request.as_bytes()).await.unwrap();
                 if round % 2 == 0 {
                     let mut start = [0; 16];
