@@ -113,6 +113,18 @@ impl LargeBody {
         .await
     }
 
+    /// Reads the body with `read` alone, for what is no data frame. As [`JsonBody::read`], but whatever
+    /// takes time is done, and dropped, on a thread for it when the body is large.
+    ///
+    /// # Errors
+    /// `validation_failed` with every violation; `body_too_large` when there is too much in it.
+    pub async fn read_values<T: Send + 'static>(
+        self,
+        read: impl FnOnce(Node<'_>) -> Option<T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        self.on_a_thread(move |body| body.parse()?.read(read)).await
+    }
+
     /// Also drops the body there, which may take as long as to read it.
     async fn on_a_thread<T: Send + 'static>(
         self,
@@ -264,5 +276,18 @@ mod tests {
         assert!(read(nested(127), true).await.is_ok());
         let failure = read(nested(128), true).await.unwrap_err();
         assert_eq!(failure.status().as_u16(), 422);
+    }
+
+    #[tokio::test]
+    async fn large_values_are_read_on_a_thread_for_it() {
+        let here = std::thread::current().id();
+        for (length, elsewhere) in [(10, false), (LARGE + 1, true)] {
+            let body: LargeBody = extract(format!("\"{}\"", "x".repeat(length))).await.unwrap();
+            let read = |_: Node<'_>| Some(std::thread::current().id());
+            assert_eq!(body.read_values(read).await.unwrap() != here, elsewhere, "{length}");
+        }
+        let body: LargeBody = extract("1".to_owned()).await.unwrap();
+        let refused = body.read_values(|node| node.string()).await.unwrap_err();
+        assert_eq!(refused.code(), "validation_failed");
     }
 }

@@ -11,12 +11,16 @@
 use http::Uri;
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::form::Node;
 use crate::{Failure, Kind, Result, Ulid};
 
 /// The most operations of one request.
 pub const MAX_OPERATIONS: usize = 1000;
+
+/// What came of one operation: its status and the item as JSON, or why it failed.
+pub type Done = Result<(u16, Option<Box<RawValue>>)>;
 
 /// What a client wants done.
 #[derive(Debug)]
@@ -116,7 +120,7 @@ pub struct Outcome {
     /// The item as it is now.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
-    pub body: Option<Value>,
+    pub body: Option<Box<RawValue>>,
     /// The problem document, when it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object, example = json!({
@@ -137,9 +141,9 @@ pub struct Outcomes {
 
 impl Outcomes {
     /// From what each operation came to: a status and the item, or a failure.
-    pub fn new(results: Vec<Result<(u16, Option<Value>)>>, atomic: bool, uri: &Uri) -> Self {
+    pub fn new(results: Vec<Done>, atomic: bool, uri: &Uri) -> Self {
         let undone = atomic && results.iter().any(Result::is_err);
-        let outcome = |result: Result<(u16, Option<Value>)>| match result {
+        let outcome = |result: Done| match result {
             Ok(_) if undone => failed(
                 424,
                 &Failure::new(

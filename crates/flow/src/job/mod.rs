@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use modelyard_kernel::bulk::{Bulk, Operation};
+use modelyard_kernel::bulk::{Bulk, Done, Operation};
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
@@ -23,7 +23,6 @@ use modelyard_kernel::{
     Work,
 };
 use parking_lot::Mutex;
-use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -222,11 +221,7 @@ impl Jobs {
     ///
     /// # Errors
     /// When the database refuses; what single operations come to is in the answer.
-    pub async fn change(
-        &self,
-        caller: &Caller,
-        bulk: Bulk<Infallible>,
-    ) -> Result<Vec<Result<(u16, Option<Value>)>>> {
+    pub async fn change(&self, caller: &Caller, bulk: Bulk<Infallible>) -> Result<Vec<Done>> {
         let ids = bulk.operations.into_iter().map(|operation| match operation {
             Operation::Delete(id) => JobId(id),
             Operation::Create(never) | Operation::Update(_, never) => match never {},
@@ -243,11 +238,7 @@ impl Jobs {
     }
 
     /// Removes several records in one transaction, then cancels what runs.
-    async fn delete_together(
-        &self,
-        caller: &Caller,
-        ids: Vec<JobId>,
-    ) -> Result<Vec<Result<(u16, Option<Value>)>>> {
+    async fn delete_together(&self, caller: &Caller, ids: Vec<JobId>) -> Result<Vec<Done>> {
         let scope = caller.permit(WRITE)?;
         let mut results = Vec::with_capacity(ids.len());
         let mut tx = self.0.db.begin().await?;

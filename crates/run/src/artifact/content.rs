@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use modelyard_kernel::blobs::{BlobRead, Stored};
 use modelyard_kernel::{Blobs, Conn, Failure, Result, Scope};
-use serde_json::Value;
 
 use super::model::{Artifact, ContentForm};
 use super::store::{self, ContentRow};
@@ -15,7 +14,7 @@ const INLINE: usize = 64 << 10;
 #[derive(Debug)]
 pub enum NewContent {
     /// JSON of a client.
-    Json(Value),
+    Json(Bytes),
     /// A data frame of ours, as JSON.
     Frame(Bytes),
     /// Bytes that are stored already.
@@ -43,9 +42,7 @@ impl Prepared {
                     ..Self::default()
                 });
             }
-            Some(NewContent::Json(value)) => {
-                (ContentForm::Json, Bytes::from(serde_json::to_vec(&value)?))
-            }
+            Some(NewContent::Json(json)) => (ContentForm::Json, json),
             Some(NewContent::Frame(json)) => (ContentForm::Frame, json),
         };
         let bytes = json.len();

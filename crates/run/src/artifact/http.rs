@@ -5,12 +5,13 @@ use axum::extract::{DefaultBodyLimit, OriginalUri, Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use http::{HeaderMap, header};
-use modelyard_kernel::bulk::{Bulk, BulkIn, Operation, Outcomes};
+use modelyard_kernel::bulk::{Bulk, BulkIn, Done, Operation, Outcomes};
 use modelyard_kernel::form::{Query, Report};
 use modelyard_kernel::list::{Direction, Field, FieldKind, Fields, ListQuery};
 use modelyard_kernel::reply::{self, Conditions, Place};
-use modelyard_kernel::{Caller, Failure, JsonBody, Result};
+use modelyard_kernel::{Caller, Failure, LargeBody, Result};
 use serde::Serialize;
+use serde_json::value::to_raw_value;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -120,10 +121,10 @@ async fn create_artifact(
     caller: Caller,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
-    body: JsonBody,
+    body: LargeBody,
 ) -> Result<Response> {
     caller.permit(WRITE)?;
-    let new = body.read(NewArtifact::read)?;
+    let new = body.read_values(NewArtifact::read).await?;
     let artifact = artifacts.create(&caller, new, None).await?;
     created(&artifacts, &caller, &artifact, &Place::new(&headers, &uri)).await
 }
@@ -151,10 +152,10 @@ async fn change_artifacts(
     State(artifacts): State<Artifacts>,
     caller: Caller,
     OriginalUri(uri): OriginalUri,
-    body: JsonBody,
+    body: LargeBody,
 ) -> Result<Response> {
     caller.permit(WRITE)?;
-    let bulk = body.read(|node| Bulk::read(node, NewArtifact::read))?;
+    let bulk = body.read_values(|node| Bulk::read(node, NewArtifact::read)).await?;
     let atomic = bulk.atomic;
     let results = artifacts.change(&caller, bulk).await?;
     let outcomes = Outcomes::new(results, atomic, &uri);
@@ -209,10 +210,10 @@ async fn update_artifact(
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
-    body: JsonBody,
+    body: LargeBody,
 ) -> Result<Response> {
     caller.permit(WRITE)?;
-    let new = body.read(NewArtifact::read)?;
+    let new = body.read_values(NewArtifact::read).await?;
     let id = ArtifactId::read(&id)?;
     artifacts.update(&caller, id, new, &Conditions::of(&headers)).await?;
     artifacts.get(&caller, id).await?.into_response().await
@@ -362,11 +363,7 @@ async fn upload_artifact(
 
 impl Artifacts {
     /// Does several changes; on request all or nothing.
-    async fn change(
-        &self,
-        caller: &Caller,
-        bulk: Bulk<NewArtifact>,
-    ) -> Result<Vec<Result<(u16, Option<Value>)>>> {
+    async fn change(&self, caller: &Caller, bulk: Bulk<NewArtifact>) -> Result<Vec<Done>> {
         let none = Conditions::default();
         if bulk.atomic {
             return self.change_together(caller, bulk.operations).await;
@@ -387,7 +384,7 @@ impl Artifacts {
     }
 }
 
-pub(super) fn answer(status: u16, result: Result<Artifact>) -> Result<(u16, Option<Value>)> {
+pub(super) fn answer(status: u16, result: Result<Artifact>) -> Done {
     let artifact = result?;
-    Ok((status, Some(serde_json::to_value(&artifact)?)))
+    Ok((status, Some(to_raw_value(&artifact)?)))
 }

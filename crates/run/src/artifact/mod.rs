@@ -14,12 +14,10 @@ mod store;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use modelyard_kernel::bulk::Operation;
+use modelyard_kernel::bulk::{Done, Operation};
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{Blobs, Caller, Clock, Conn, Db, Failure, Part, Permission, Result, Scope};
-
-use serde_json::Value;
 
 use content::Prepared;
 pub use content::{Content, NewContent};
@@ -90,8 +88,8 @@ impl Artifacts {
         if data.is_null() {
             return Err(constraint("not_null"));
         }
-        let mut parts = Parts::of(data);
-        let from_data = parts.content.as_mut().map(|it| NewContent::Json(it.1.take()));
+        let parts = Parts::of(data).await?;
+        let from_data = parts.content.as_ref().map(|it| NewContent::Json(it.1.clone()));
         let prepared = Prepared::new(&self.blobs, content.or(from_data)).await?;
         let id = id.unwrap_or_else(|| ArtifactId::new(&self.clock));
         Ok(Draft { id, tags, parent, parts, prepared })
@@ -121,9 +119,9 @@ impl Artifacts {
         let scope = caller.permit(WRITE)?.clone();
         let draft = Arc::new(self.draft(new, content).await?);
         let (it, new) = (self.clone(), Arc::clone(&draft));
-        let insert = self.db.transaction(move |conn| {
-            async move { it.insert(conn, &scope, &new).await }.boxed()
-        });
+        let insert = self
+            .db
+            .transaction(move |conn| async move { it.insert(conn, &scope, &new).await }.boxed());
         settled(draft, insert.await).await
     }
 
@@ -250,8 +248,9 @@ impl Artifacts {
         let level = self.level(conn, scope, parent).await?;
         let deepest = below.iter().map(|it| it.level).max().unwrap_or(it.level);
         model::level_below(Some(deepest - it.level + level - 1))?;
-        let ids: Vec<ArtifactId> = below.iter().map(|it| it.id).filter(|it| *it != id).collect();
-        store::shift_levels(conn, scope, &ids, level - it.level).await?;
+        if level != it.level {
+            store::shift_levels(conn, scope, id, level - it.level, self.clock.now()).await?;
+        }
         Ok(level)
     }
 
@@ -322,7 +321,7 @@ impl Artifacts {
         &self,
         caller: &Caller,
         operations: Vec<Operation<NewArtifact>>,
-    ) -> Result<Vec<Result<(u16, Option<Value>)>>> {
+    ) -> Result<Vec<Done>> {
         let scope = caller.permit(WRITE)?;
         let mut drafts = Vec::with_capacity(operations.len());
         for operation in operations {
@@ -375,7 +374,7 @@ impl Artifacts {
         scope: &Scope,
         status: u16,
         step: &Result<Draft, ArtifactId>,
-    ) -> Result<(u16, Option<Value>)> {
+    ) -> Done {
         match step {
             Ok(draft) if status == 201 => {
                 http::answer(status, self.insert(conn, scope, draft).await)

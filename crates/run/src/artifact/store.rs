@@ -2,6 +2,7 @@
 
 use modelyard_kernel::db::{Conn, Json, Result, Value, scoped};
 use modelyard_kernel::{Scope, Time};
+use serde_json::value::RawValue;
 
 use super::model::{Artifact, ArtifactId, ContentForm};
 
@@ -22,7 +23,7 @@ pub(super) struct ArtifactRow {
     pub(super) parent_id: Option<ArtifactId>,
     pub(super) level: i64,
     pub(super) tags: Json<Vec<String>>,
-    pub(super) data: Json<serde_json::Value>,
+    pub(super) data: Json<Box<RawValue>>,
     pub(super) content: ContentRow,
     pub(super) now: Time,
 }
@@ -182,25 +183,32 @@ pub(super) async fn root(
     Ok(found.map(|it| it.0))
 }
 
-/// Moves the levels of everything below an artifact by as much as it moved itself.
+/// Moves the levels of everything below an artifact by as much as it moved itself: a change of each.
 pub(super) async fn shift_levels(
     conn: &mut Conn,
     scope: &Scope,
-    ids: &[ArtifactId],
+    id: ArtifactId,
     by: i64,
+    now: Time,
 ) -> Result<()> {
-    for id in ids {
-        scoped(
-            scope,
-            "UPDATE artifacts SET level = level + $4
-             WHERE tenant_id = $1 AND service_id = $2 AND id = $3",
-        )
-        .bind(*id)
-        .bind(by)
-        .execute(conn)
-        .await?;
-    }
-    Ok(())
+    scoped(
+        scope,
+        "UPDATE artifacts SET level = level + $4, updated_at = $5, revision = revision + 1
+         WHERE tenant_id = $1 AND service_id = $2 AND id IN (
+             WITH RECURSIVE below (id) AS (
+                 SELECT id FROM artifacts
+                 WHERE tenant_id = $1 AND service_id = $2 AND parent_id = $3
+                 UNION
+                 SELECT child.id FROM artifacts child JOIN below ON child.parent_id = below.id
+                 WHERE child.tenant_id = $1 AND child.service_id = $2)
+             SELECT id FROM below)",
+    )
+    .bind(id)
+    .bind(by)
+    .bind(now)
+    .execute(conn)
+    .await
+    .map(drop)
 }
 
 /// Makes roots of an artifact's children, before it goes.

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use modelyard_kernel::bulk::{Bulk, BulkIn, Outcomes};
 use modelyard_kernel::list::{Direction, Field, FieldKind, Fields, ListQuery};
 use modelyard_kernel::reply::{self, Conditions, Place};
-use modelyard_kernel::{Caller, JsonBody, Result, Ulid};
+use modelyard_kernel::{Caller, JsonBody, LargeBody, Result, Ulid};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -96,11 +96,16 @@ async fn create_config(
     caller: Caller,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
-    body: JsonBody,
+    body: LargeBody,
 ) -> Result<Response> {
-    let new = body.read(|node| NewConfig::read(node, configs.schema()))?;
+    let new = read(&configs, body).await?;
     let config = configs.create(&caller, new).await?;
     reply::created(&Place::new(&headers, &uri), &config.id, &config.etag(), &config)
+}
+
+async fn read(configs: &Configs, body: LargeBody) -> Result<NewConfig> {
+    let configs = configs.clone();
+    body.read_values(move |node| NewConfig::read(node, configs.schema())).await
 }
 
 /// Change several configs
@@ -112,10 +117,11 @@ async fn change_configs(
     State(configs): State<Configs>,
     caller: Caller,
     OriginalUri(uri): OriginalUri,
-    body: JsonBody,
+    body: LargeBody,
 ) -> Result<Response> {
-    let read = |node: modelyard_kernel::form::Node<'_>| NewConfig::read(node, configs.schema());
-    let bulk = body.read(|node| Bulk::read(node, read))?;
+    let it = configs.clone();
+    let read = move |node: modelyard_kernel::form::Node<'_>| NewConfig::read(node, it.schema());
+    let bulk = body.read_values(|node| Bulk::read(node, read)).await?;
     let atomic = bulk.atomic;
     let results = configs.change(&caller, bulk).await?;
     Ok(axum::Json(Outcomes::new(results, atomic, &uri)).into_response())
@@ -168,10 +174,10 @@ async fn update_config(
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
-    body: JsonBody,
+    body: LargeBody,
 ) -> Result<Response> {
     caller.permit(WRITE)?;
-    let new = body.read(|node| NewConfig::read(node, configs.schema()))?;
+    let new = read(&configs, body).await?;
     let conditions = Conditions::of(&headers);
     let config = configs.update(&caller, ConfigId::read(&id)?, new, &conditions).await?;
     reply::entity(&Conditions::default(), &config.etag(), &config)

@@ -11,12 +11,12 @@ mod store;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use modelyard_kernel::bulk::{Bulk, Operation};
+use modelyard_kernel::bulk::{Bulk, Done, Operation};
 use modelyard_kernel::db::Json;
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{Caller, Clock, Conn, Db, Failure, Part, Permission, Result, Scope};
-use serde_json::Value;
+use serde_json::value::to_raw_value;
 
 use crate::artifact::{ArtifactId, Artifacts, Rendered};
 
@@ -183,11 +183,7 @@ impl Configs {
     ///
     /// # Errors
     /// When the database refuses; what single operations come to is in the answer.
-    pub async fn change(
-        &self,
-        caller: &Caller,
-        bulk: Bulk<NewConfig>,
-    ) -> Result<Vec<Result<(u16, Option<Value>)>>> {
+    pub async fn change(&self, caller: &Caller, bulk: Bulk<NewConfig>) -> Result<Vec<Done>> {
         let scope = caller.permit(WRITE)?;
         let Bulk { atomic, operations } = bulk;
         let mut results = Vec::with_capacity(operations.len());
@@ -212,12 +208,7 @@ impl Configs {
         Ok(results)
     }
 
-    async fn step(
-        &self,
-        conn: &mut Conn,
-        scope: &Scope,
-        operation: Operation<NewConfig>,
-    ) -> Result<(u16, Option<Value>)> {
+    async fn step(&self, conn: &mut Conn, scope: &Scope, operation: Operation<NewConfig>) -> Done {
         let none = Conditions::default();
         let (status, config) = match operation {
             Operation::Create(new) => (201, self.insert(conn, scope, new).await?),
@@ -229,7 +220,7 @@ impl Configs {
                 return Ok((204, None));
             }
         };
-        Ok((status, Some(serde_json::to_value(&config)?)))
+        Ok((status, Some(to_raw_value(&config)?)))
     }
 
     /// Links a root artifact to a config.

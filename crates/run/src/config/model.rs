@@ -3,7 +3,7 @@
 use modelyard_kernel::form::Node;
 use modelyard_kernel::{Time, Ulid, clock, columns, entity_id};
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -44,9 +44,9 @@ pub struct Config {
 columns!(Config: id, created_at, updated_at, tags, name, data, revision);
 
 impl Config {
-    /// Its entity tag.
+    /// Its entity tag. The time is in it because an id may be used again once its entity is gone.
     pub fn etag(&self) -> String {
-        format!("\"{}-{}\"", self.id, self.revision)
+        format!("\"{}-{}-{}\"", self.id, self.created_at.micros(), self.revision)
     }
 
     /// Its values.
@@ -65,7 +65,7 @@ pub struct NewConfig {
     /// Words to find it by; `None`: not said.
     pub tags: Option<Vec<String>>,
     /// Its values, defaults filled in.
-    pub data: Map<String, Value>,
+    pub data: Box<RawValue>,
 }
 
 impl NewConfig {
@@ -82,6 +82,8 @@ impl NewConfig {
         };
         let name = object.required("name").and_then(read_name);
         let data = object.required("data").and_then(|it| schema.read(it));
+        // Written here, where it was read: a large one takes a while.
+        let data = data.and_then(|it| to_raw_value(&it).ok());
         Some(Self { id: id?, tags: tags?, name: name?, data: data? })
     }
 }

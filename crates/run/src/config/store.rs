@@ -2,7 +2,7 @@
 
 use modelyard_kernel::db::{Conn, Json, Result, scoped};
 use modelyard_kernel::{Scope, Time};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use super::model::{Config, ConfigId};
 use crate::artifact::ArtifactId;
@@ -13,7 +13,7 @@ pub(super) struct ConfigRow {
     pub(super) id: ConfigId,
     pub(super) name: String,
     pub(super) tags: Json<Vec<String>>,
-    pub(super) data: Json<Map<String, Value>>,
+    pub(super) data: Json<Box<RawValue>>,
     pub(super) now: Time,
 }
 

@@ -8,7 +8,7 @@ use modelyard_kernel::bulk::{Bulk, BulkIn, Outcomes};
 use modelyard_kernel::form::{Query, Report, query_bool};
 use modelyard_kernel::list::{Direction, Field, FieldKind, Fields, ListQuery};
 use modelyard_kernel::reply::{self, Conditions, Place};
-use modelyard_kernel::{Caller, Failure, JsonBody, Result};
+use modelyard_kernel::{Caller, Failure, LargeBody, Result};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -109,10 +109,10 @@ async fn create_task(
     caller: Caller,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
-    body: JsonBody,
+    body: LargeBody,
 ) -> Result<Response> {
     caller.permit(WRITE)?;
-    let new = body.read(NewTask::read)?;
+    let new = body.read_values(NewTask::read).await?;
     let task = tasks.create(&caller, new).await?;
     reply::created(&Place::new(&headers, &uri), &task.id, &task.etag(), &task)
 }
@@ -126,10 +126,10 @@ async fn change_tasks(
     State(tasks): State<Tasks>,
     caller: Caller,
     OriginalUri(uri): OriginalUri,
-    body: JsonBody,
+    body: LargeBody,
 ) -> Result<Response> {
     caller.permit(WRITE)?;
-    let bulk = body.read(|node| Bulk::read(node, NewTask::read))?;
+    let bulk = body.read_values(|node| Bulk::read(node, NewTask::read)).await?;
     let atomic = bulk.atomic;
     let results = tasks.change(&caller, bulk).await?;
     Ok(axum::Json(Outcomes::new(results, atomic, &uri)).into_response())
@@ -175,10 +175,10 @@ async fn update_task(
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
-    body: JsonBody,
+    body: LargeBody,
 ) -> Result<Response> {
     caller.permit(WRITE)?;
-    let new = body.read(NewTask::read)?;
+    let new = body.read_values(NewTask::read).await?;
     let conditions = Conditions::of(&headers);
     let task = tasks.update(&caller, TaskId::read(&id)?, new, &conditions).await?;
     reply::entity(&Conditions::default(), &task.etag(), &task)
@@ -217,7 +217,7 @@ async fn execute_task(
     let execution = if request.body().is_end_stream() {
         NewExecution::default()
     } else {
-        JsonBody::from_request(request, &()).await?.read(NewExecution::read)?
+        LargeBody::from_request(request, &()).await?.read_values(NewExecution::read).await?
     };
     let submitted = tasks.execute(&caller, TaskId::read(&id)?, execution).await?;
     Ok((StatusCode::ACCEPTED, axum::Json(submitted)).into_response())

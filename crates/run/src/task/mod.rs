@@ -23,14 +23,14 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use modelyard_flow::job::{JobId, Jobs, NewJob};
-use modelyard_kernel::bulk::{Bulk, Operation};
+use modelyard_kernel::bulk::{Bulk, Done, Operation};
 use modelyard_kernel::db::Json;
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
     Assignment, Caller, Clock, Conn, Db, Failure, Kind, Part, Permission, Result, Scope, Work,
 };
-use serde_json::Value;
+use serde_json::value::to_raw_value;
 
 use crate::artifact::{ArtifactId, Artifacts};
 use crate::publish::Publisher;
@@ -221,11 +221,7 @@ impl Tasks {
     ///
     /// # Errors
     /// When the database refuses; what single operations come to is in the answer.
-    pub async fn change(
-        &self,
-        caller: &Caller,
-        bulk: Bulk<NewTask>,
-    ) -> Result<Vec<Result<(u16, Option<Value>)>>> {
+    pub async fn change(&self, caller: &Caller, bulk: Bulk<NewTask>) -> Result<Vec<Done>> {
         let scope = caller.permit(WRITE)?;
         let Bulk { atomic, operations } = bulk;
         let db = &self.0.db;
@@ -251,12 +247,7 @@ impl Tasks {
         Ok(results)
     }
 
-    async fn step(
-        &self,
-        conn: &mut Conn,
-        scope: &Scope,
-        operation: Operation<NewTask>,
-    ) -> Result<(u16, Option<Value>)> {
+    async fn step(&self, conn: &mut Conn, scope: &Scope, operation: Operation<NewTask>) -> Done {
         let none = Conditions::default();
         let (status, task) = match operation {
             Operation::Create(new) => (201, self.insert(conn, scope, new).await?),
@@ -268,7 +259,7 @@ impl Tasks {
                 return Ok((204, None));
             }
         };
-        Ok((status, Some(serde_json::to_value(&task)?)))
+        Ok((status, Some(to_raw_value(&task)?)))
     }
 
     /// Asks for a task to be executed.

@@ -2,7 +2,7 @@
 
 use modelyard_kernel::db::{Conn, Json, Result, scoped};
 use modelyard_kernel::{Scope, Time};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use super::model::{Task, TaskId, TaskType};
 
@@ -12,7 +12,7 @@ pub(super) struct TaskRow {
     pub(super) id: TaskId,
     pub(super) command: String,
     pub(super) task_type: TaskType,
-    pub(super) parameters: Option<Json<Map<String, Value>>>,
+    pub(super) parameters: Option<Json<Box<RawValue>>>,
     pub(super) enabled: bool,
     pub(super) now: Time,
 }

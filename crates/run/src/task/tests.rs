@@ -14,7 +14,7 @@ use modelyard_flow::job::{Job, JobId, JobStatus, Options};
 use modelyard_kernel::failure::Unrendered;
 use modelyard_kernel::{Background, Blobs, Grants, Ulid};
 use modelyard_testkit::{SERVICE, TENANT, TestDatabase, on_both_databases, test_caller};
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 
 use super::*;

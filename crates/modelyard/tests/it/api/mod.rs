@@ -9,6 +9,7 @@ mod heads;
 mod lists;
 mod memory;
 mod openapi;
+mod tags;
 mod walks;
 
 use modelyard::{ModelError, Server, ServiceBuilder};
