@@ -248,7 +248,8 @@ fn whoever_asks_and_does_not_read_loses_the_place() {
         tokio::time::sleep(SHORT * 2).await;
 
         let path = format!("/api/v1/artifacts/{}/$download", text(&made["id"]));
-        let mut greedy = connect(&server, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await;
+        let mut greedy =
+            connect(&server, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await;
         let mut start = [0; 1024];
         greedy.read_exact(&mut start).await.unwrap();
         assert!(start.starts_with(b"HTTP/1.1 200"));
