@@ -48,8 +48,13 @@ impl Serve {
         let params = params.into_iter().map(|it| (it.name, it.file)).collect();
         let load = LoadOptions { params, ..LoadOptions::from_environment() };
         let mut services = Vec::with_capacity(dirs.len());
+        // What no script needs and no artifact may hold, wherever in a project it is.
+        let own =
+            [options.file, settings.auth.api_key_file.clone(), Some(settings.data.dir.clone())];
         for dir in &dirs {
-            services.push(Service::from_project(Project::load_with(dir, &load)?)?);
+            let mut project = Project::load_with(dir, &load)?;
+            project.shell.skip.extend(own.iter().flatten().cloned());
+            services.push(Service::from_project(project)?);
         }
         Ok(server::serve(services, settings).await?)
     }

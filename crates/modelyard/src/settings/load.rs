@@ -397,5 +397,6 @@ fn auth(it: &Reader<'_>) -> Result<Auth, SettingsError> {
             return Err(it.wrong("auth.api_key_file", "a file with at least one key"));
         }
     }
-    Ok(Auth { api_keys, header: it.text("auth.header") })
+    let api_key_file = it.some("auth.api_key_file").map(PathBuf::from);
+    Ok(Auth { api_keys, api_key_file, header: it.text("auth.header") })
 }

@@ -106,6 +106,7 @@ pub struct Tasks {
 #[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
 pub struct Auth {
     pub api_keys: Vec<String>,
+    pub api_key_file: Option<PathBuf>,
     pub header: String,
 }
 

@@ -16,6 +16,7 @@ mod large_body;
 mod lingering;
 mod outage;
 mod restarting;
+mod secrets;
 mod several;
 mod starting;
 mod stopping;
