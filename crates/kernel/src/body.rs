@@ -28,14 +28,14 @@ impl BodyLimit {
     /// No service is so small that it could not take as many values.
     const LEAST: usize = 1 << 16;
 
-    /// How many values a JSON body may have. Parsed, one takes up to 300 bytes, and then a body
-    /// takes less than ten times the limit.
+    /// How many values a JSON body may have. Parsed, one takes 200 bytes at most (lists of one
+    /// number), and so a body takes up to six times the limit.
     fn values(self) -> usize {
         self.share(32)
     }
 
-    /// How many values a body may have of which most are the cells of data frames. One takes up to
-    /// 30 bytes.
+    /// How many values a body may have of which most are the cells of data frames. One takes 30
+    /// bytes at most.
     fn cells(self) -> usize {
         self.share(4)
     }
@@ -223,7 +223,7 @@ mod tests {
     async fn a_body_of_many_values_is_refused_before_it_is_parsed() {
         let most = LIMIT.values();
         assert!(extract::<JsonBody>(list(most - 2)).await.is_ok());
-        for body in [list(most + 1), "[".repeat(most + 1), "{\"\":[".repeat(most / 2 + 1)] {
+        for body in [list(most + 1), "[".repeat(most + 1), "{\"\":[".repeat(most / 4 + 1)] {
             let failure = extract::<JsonBody>(body).await.unwrap_err();
             assert_eq!((failure.status().as_u16(), failure.code()), (413, "body_too_large"));
             assert_eq!(

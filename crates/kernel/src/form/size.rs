@@ -4,7 +4,8 @@
 /// Upper bounds, exact for the depth of well-formed JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Values: lists, objects, and what is in them.
+    /// Values: lists, objects, and what is in them. An object counts as three, because it takes that
+    /// much memory.
     pub values: usize,
     /// How deep lists and objects are nested.
     pub depth: usize,
@@ -24,7 +25,7 @@ impl Size {
                 _ if is_text => {}
                 b',' => size.values += 1,
                 b'[' | b'{' => {
-                    size.values += 1;
+                    size.values += if *byte == b'{' { 3 } else { 1 };
                     depth += 1;
                     size.depth = size.depth.max(depth);
                 }
@@ -52,7 +53,7 @@ mod tests {
     fn commas_and_brackets_tell_how_much_there_is() {
         assert_eq!(of("5"), (1, 0));
         assert_eq!(of("[1, 2, 3]"), (4, 1));
-        assert_eq!(of(r#"{"a": [1], "b": {"c": null}}"#), (5, 2));
+        assert_eq!(of(r#"{"a": [1], "b": {"c": null}}"#), (9, 2));
         assert_eq!(of(r#"["[,\",{", "\\", 2]"#), (4, 1));
         assert_eq!(of("]]]["), (2, 1));
     }
