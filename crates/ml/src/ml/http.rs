@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use http::StatusCode;
+use modelyard_kernel::background::compute;
 use modelyard_kernel::form::{Bounds, Node, Query, Report, query_bool, query_int, query_one_of};
 use modelyard_kernel::{Caller, Failure, LargeBody, Result};
 use modelyard_run::config::ConfigId;
@@ -205,8 +206,7 @@ async fn generate_sample_data(
         request.config_id = Some(id.to_string());
     }
     // A million cells take a moment.
-    let made = tokio::task::spawn_blocking(move || sample::generate(&request)).await;
-    Ok(Json(made.map_err(Failure::internal)?))
+    Ok(Json(compute(move || sample::generate(&request)).await?))
 }
 
 fn read_sample(ml: &Ml, raw: Option<&str>) -> Result<SampleRequest> {

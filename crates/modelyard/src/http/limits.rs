@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use http::{Request, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, Limited};
-use modelyard_kernel::{Failure, Kind, Result};
+use modelyard_kernel::{BodyLimit, Failure, Kind, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
@@ -79,7 +79,9 @@ impl Limits {
             return request.map(|body| Body::new(Moving::around(body, patience)));
         }
         let left = self.body_bytes;
-        request.map(|body| Body::new(Capped { body, left }))
+        let mut request = request.map(|body| Body::new(Capped { body, left }));
+        request.extensions_mut().insert(BodyLimit(left));
+        request
     }
 }
 

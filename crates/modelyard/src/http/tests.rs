@@ -263,6 +263,19 @@ async fn a_body_that_is_too_long_is_413_whether_announced_or_not() {
     assert_eq!(text(response).await, "2000");
 }
 
+#[tokio::test]
+async fn the_limit_of_a_body_bounds_how_much_json_is_in_it() {
+    let limits = Limits { body_bytes: 4 << 20, ..limits() };
+    let app = app_of(guarded(routes(), Authenticator::open("test")), limits);
+    let list = |length: usize| format!("[{}0]", "0,".repeat(length - 1));
+    assert_eq!(send(&app, "POST", "/things", list(131_000)).await.status(), 200);
+    let response = send(&app, "POST", "/things", list(131_073)).await;
+    assert_eq!(response.status(), 413);
+    let detail = "the body holds more than 131072 JSON values; send less, or stream large content \
+                  to `/api/v1/artifacts/$upload`";
+    assert_eq!(problem(response).await["detail"], detail);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_upload_that_stands_still_is_given_up() {
     let stuck = Body::from_stream(futures_util::stream::pending::<std::io::Result<Bytes>>());

@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use modelyard_kernel::background::compute;
 use modelyard_kernel::blobs::BlobRead;
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{Failure, Kind, Result};
@@ -41,7 +42,7 @@ pub(super) async fn respond(it: Rendered, headers: &HeaderMap) -> Result<Respons
             let media = media.clone();
             // Large frames take a while to write.
             let convert = move || convert(form, &json, &media);
-            let bytes = tokio::task::spawn_blocking(convert).await.map_err(Failure::internal)??;
+            let bytes = compute(convert).await??;
             Body::from(bytes).into_response()
         }
     };
