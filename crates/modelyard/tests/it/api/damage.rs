@@ -19,7 +19,7 @@ struct Raw {
 /// Asks without a client that would hide how the answer ends.
 fn ask(address: SocketAddr, path: &str, header: &str) -> Raw {
     let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{header}\r\n\r\n")
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}\r\n\r\n")
         .unwrap();
     let mut all = Vec::new();
     // Cut off, a connection may end in an error as well as in silence.

@@ -42,7 +42,7 @@ fn send(address: &str, whole: &mut Sha256) -> String {
     let mut stream = connect(address);
     let to = stream.get_mut();
     to.write_all(
-        b"POST /api/v1/artifacts/$upload HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"POST /api/v1/artifacts/$upload HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n",
     )
     .unwrap();
     for number in 0..PIECES {
@@ -62,7 +62,7 @@ fn send(address: &str, whole: &mut Sha256) -> String {
 
 fn receive(address: &str, path: &str) -> Sha256 {
     let mut stream = connect(address);
-    write!(stream.get_mut(), "GET {path}/$download HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    write!(stream.get_mut(), "GET {path}/$download HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let head = head(&mut stream);
     assert!(head[0].starts_with("http/1.1 200"), "{head:?}");
     let (mut left, mut whole, mut buffer) = (length(&head), Sha256::new(), vec![0; PIECE]);
