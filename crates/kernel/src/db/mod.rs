@@ -130,6 +130,24 @@ impl Db {
         }
     }
 
+    /// Does `work`, which only reads, with one connection. On SQLite it runs on a reader's thread
+    /// and sees one moment, on PostgreSQL each statement sees its own; it must wait for nothing but
+    /// its statements.
+    ///
+    /// # Errors
+    /// Those of `work`, and when the database refuses.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, Failure>> + Send + 'static,
+    ) -> Result<T, Failure> {
+        match &self.0 {
+            Backend::Sqlite(it) => {
+                it.lend_reader(move |lent| Tx::new(SessionKind::Lent(lent)).run(work)).await?
+            }
+            Backend::Postgres(it) => work(&mut Conn(ConnKind::Postgres(it.conn().await?))).await,
+        }
+    }
+
     /// A transaction that its owner steers statement by statement: for bulk changes, which go on
     /// after a failure, and for programs that copy many rows. [`Db::transaction`] costs less. Do
     /// not wait for anything but its own statements while it is open.

@@ -45,11 +45,23 @@ struct Threads {
     closed: AtomicBool,
 }
 
-type Read = (Query, Reply<Answer>);
+/// What runs on one of the threads, with its connection.
+type Loan = Box<dyn FnOnce(Lent) + Send>;
+
+enum Read {
+    One(Query, Reply<Answer>),
+    Lend(Loan),
+}
+
+impl fmt::Debug for Read {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Read")
+    }
+}
 
 enum Write {
     One(Query, Reply<Answer>),
-    Lend(Box<dyn FnOnce(Lent) + Send>),
+    Lend(Loan),
     Begin(Receiver<Step>, Reply<()>),
     Close(Reply<()>),
 }
@@ -60,8 +72,8 @@ impl fmt::Debug for Write {
     }
 }
 
-/// The writer's connection, on loan to a transaction that runs on the writer's thread. Nobody else
-/// uses it meanwhile, so the lock is never waited for.
+/// A thread's connection, on loan to a transaction that runs on that thread. Nobody else uses it
+/// meanwhile, so the lock is never waited for.
 #[derive(Debug)]
 pub(super) struct Lent(Arc<Mutex<Connection>>);
 
@@ -81,9 +93,10 @@ impl Sqlite {
         }
         let writing =
             connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
-        // Write-ahead logging: readers see the last commit and never wait for the writer.
+        // Write-ahead logging: readers see the last commit and never wait for the writer. A page
+        // that is written often goes to the file once in 16 MB of log.
         writing
-            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 1000;")
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 4000;")
             .map_err(classify)?;
 
         let readers = if in_memory { None } else { Some(start_readers(&path, options.pool_size)?) };
@@ -100,10 +113,7 @@ impl Sqlite {
         }
         let (reply, answer) = oneshot::channel();
         match &self.0.readers {
-            Some(readers) if !query.writes => readers.try_send((query, reply)).map_err(|it| match it {
-                channel::TrySendError::Full(_) => Error::Busy,
-                channel::TrySendError::Disconnected(_) => Error::Closed,
-            })?,
+            Some(readers) if !query.writes => send_read(readers, Read::One(query, reply))?,
             _ => send(&self.0.writer, Write::One(query, reply))?,
         }
         answer.await.map_err(|_| Error::Closed)?
@@ -115,6 +125,38 @@ impl Sqlite {
         T: Send + 'static,
         F: Future<Output = T>,
     {
+        let (loan, answer) = self.loan("BEGIN IMMEDIATE", work);
+        send(&self.0.writer, Write::Lend(loan))?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Runs `work` on a reader's thread, in a transaction that sees one moment.
+    pub(super) async fn lend_reader<T, F>(
+        &self,
+        work: impl FnOnce(Lent) -> F + Send + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T>,
+    {
+        let Some(readers) = &self.0.readers else { return self.lend(work).await };
+        if self.0.closed.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
+        let (loan, answer) = self.loan("BEGIN", work);
+        send_read(readers, Read::Lend(loan))?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    fn loan<T, F>(
+        &self,
+        begin: &'static str,
+        work: impl FnOnce(Lent) -> F + Send + 'static,
+    ) -> (Loan, oneshot::Receiver<Result<T>>)
+    where
+        T: Send + 'static,
+        F: Future<Output = T>,
+    {
         let (reply, answer) = oneshot::channel();
         let (runtime, idle) = (Handle::current(), self.0.idle);
         let run = move |lent: Lent| {
@@ -122,8 +164,7 @@ impl Sqlite {
             if reply.is_closed() {
                 return;
             }
-            let began = lent.0.lock().execute_batch("BEGIN IMMEDIATE").map_err(classify);
-            let done = began.and_then(|()| {
+            let done = lent.batch(begin).and_then(|()| {
                 let work = || runtime.block_on(async { tokio::time::timeout(idle, work(lent)).await });
                 match catch_unwind(AssertUnwindSafe(work)) {
                     Ok(done) => done.map_err(|_silent| Error::Busy),
@@ -132,8 +173,7 @@ impl Sqlite {
             });
             let _gone = reply.send(done);
         };
-        send(&self.0.writer, Write::Lend(Box::new(run)))?;
-        answer.await.map_err(|_| Error::Closed)?
+        (Box::new(run), answer)
     }
 
     pub(super) async fn begin(&self) -> Result<Session> {
@@ -193,6 +233,7 @@ fn start_readers(path: &Path, count: usize) -> Result<Sender<Read>> {
     let (sender, queue) = channel::bounded::<Read>(QUEUE);
     for _ in 0..count.max(1) {
         let reading = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let reading = Arc::new(Mutex::new(reading));
         let queue = queue.clone();
         start("sqlite-read", move || read_loop(&reading, &queue))?;
     }
@@ -251,6 +292,13 @@ fn send<T>(queue: &SyncSender<T>, it: T) -> Result<()> {
     })
 }
 
+fn send_read(queue: &Sender<Read>, it: Read) -> Result<()> {
+    queue.try_send(it).map_err(|it| match it {
+        channel::TrySendError::Full(_) => Error::Busy,
+        channel::TrySendError::Disconnected(_) => Error::Closed,
+    })
+}
+
 fn start(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
     let thread = thread::Builder::new().name(name.to_owned());
     thread.spawn(body).map(drop).map_err(|it| Error::Connect(it.into()))
@@ -270,10 +318,14 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     Ok(conn)
 }
 
-fn read_loop(conn: &Connection, queue: &channel::Receiver<Read>) {
-    for (query, reply) in queue {
-        if !reply.is_closed() {
-            let _gone = reply.send(run(conn, &query));
+fn read_loop(conn: &Arc<Mutex<Connection>>, queue: &channel::Receiver<Read>) {
+    for read in queue {
+        match read {
+            Read::One(query, reply) if !reply.is_closed() => {
+                let _gone = reply.send(run(&conn.lock(), &query));
+            }
+            Read::One(..) => {}
+            Read::Lend(run) => run(Lent(Arc::clone(conn))),
         }
     }
 }

@@ -223,8 +223,13 @@ impl Ml {
 
     async fn config(&self, caller: &Caller, id: ConfigId) -> Result<Config, Failed> {
         let found = self.0.configs.find(caller, id).await?;
-        found.ok_or_else(|| Failed::new("ValueError", format!("Config {id} not found")))
+        found.ok_or_else(|| gone(id))
     }
+}
+
+/// A config was removed between the request and its job.
+fn gone(id: ConfigId) -> Failed {
+    Failed::new("ValueError", format!("Config {id} not found"))
 }
 
 /// About how many bytes of JSON a frame is.

@@ -2,10 +2,10 @@
 
 use std::io::{self, Cursor};
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use modelyard_kernel::background::{compute, compute_sized};
-use modelyard_kernel::{Assignment, Caller, Failed, Failure, Kind};
-use modelyard_run::artifact::{Artifact, ArtifactId, Content, Draft, NewContent};
+use modelyard_kernel::{Assignment, Caller, Failed, Failure};
+use modelyard_run::artifact::{self, ArtifactId, Content, Draft, NewContent, Rendered};
 use modelyard_run::config::{Config, ConfigId};
 use modelyard_run::publish::Publication;
 use modelyard_run::runner::{PredictInput, Predicted, Run, RunError};
@@ -15,16 +15,18 @@ use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use super::horizon::Horizon;
 use super::model::{Metadata, PREDICTED, PREDICTION_FILES, PredictRequest, TRAINED};
 use super::publish::frame_content;
-use super::{Ml, PREDICT, json_size, promised, read_input, script_failed};
+use super::{Ml, PREDICT, gone, json_size, promised, read_input, script_failed};
 
 /// An archive up to this size needs no file on its way from the store to the workspace.
 const IN_MEMORY: u64 = 4 << 20;
 
 /// A training that can be predicted with.
 pub(super) struct Training {
-    pub(super) artifact: Artifact,
+    pub(super) id: ArtifactId,
     pub(super) content: Option<Content>,
-    pub(super) config: ConfigId,
+    pub(super) config_id: ConfigId,
+    /// `None` when it has been removed since.
+    pub(super) config: Option<Config>,
 }
 
 /// Why an artifact cannot be predicted with.
@@ -34,40 +36,56 @@ pub(super) enum NotATraining {
     Failed(Option<i64>),
 }
 
-impl Ml {
-    /// The training artifact of a prediction.
-    pub(super) async fn training(
-        &self,
-        caller: &Caller,
-        id: ArtifactId,
-    ) -> Result<Result<Training, NotATraining>, Failure> {
-        let found = match self.0.artifacts.get(caller, id).await {
-            Err(failure) if failure.kind() == Kind::Missing => {
-                return Ok(Err(NotATraining::Missing));
-            }
-            found => found?,
-        };
+impl Training {
+    fn of(found: Rendered) -> Result<Self, NotATraining> {
         let fields = found.artifact.fields();
         if fields.get("type").and_then(Value::as_str) != Some(TRAINED) {
-            return Ok(Err(NotATraining::OtherKind));
+            return Err(NotATraining::OtherKind);
         }
         let metadata = fields.get("metadata").and_then(Value::as_object);
         let text = |key| metadata.and_then(|it| it.get(key)).and_then(Value::as_str);
         if text("status") == Some("failed") {
             let code = metadata.and_then(|it| it.get("exit_code")).and_then(Value::as_i64);
-            return Ok(Err(NotATraining::Failed(code)));
+            return Err(NotATraining::Failed(code));
         }
         let config = text("config_id").and_then(modelyard_kernel::Ulid::read).map(ConfigId);
-        let Some(config) = config else { return Ok(Err(NotATraining::OtherKind)) };
-        Ok(Ok(Training { artifact: found.artifact, content: found.content, config }))
+        let config_id = config.ok_or(NotATraining::OtherKind)?;
+        Ok(Self { id: found.artifact.id, content: found.content, config_id, config: None })
+    }
+}
+
+impl Ml {
+    /// The training of a prediction, with the config that it was trained with.
+    pub(super) async fn training(
+        &self,
+        caller: &Caller,
+        id: ArtifactId,
+    ) -> Result<Result<Training, NotATraining>, Failure> {
+        let scope = caller.permit(artifact::READ)?.clone();
+        let (artifacts, configs) = (self.0.artifacts.clone(), self.0.configs.clone());
+        let read = self.0.db.read(move |conn| {
+            async move {
+                let Some(found) = artifacts.get_in(conn, &scope, id).await? else {
+                    return Ok(Err(NotATraining::Missing));
+                };
+                let mut training = match Training::of(found) {
+                    Ok(training) => training,
+                    Err(reason) => return Ok(Err(reason)),
+                };
+                training.config = configs.find_in(conn, &scope, training.config_id).await?;
+                Ok(Ok(training))
+            }
+            .boxed()
+        });
+        read.await
     }
 
     pub(super) async fn do_predict(&self, mut assignment: Assignment) -> Result<(), Failed> {
         let id = promised(&assignment)?;
         let request: PredictRequest = read_input(&mut assignment).await?;
         let training = self.training(&assignment.caller, request.artifact_id).await?;
-        let training = training.map_err(|it| refuse(&it, request.artifact_id))?;
-        let config = self.config(&assignment.caller, training.config).await?;
+        let mut training = training.map_err(|it| refuse(&it, request.artifact_id))?;
+        let config = training.config.take().ok_or_else(|| gone(training.config_id))?;
         let values = self.values(&config, &request)?;
 
         let PredictRequest { historic, future, geo, .. } = request;
@@ -91,8 +109,8 @@ impl Ml {
             Ok(()) => self.0.model.runner.predict(&run, input).await,
             Err(error) => Err(error),
         };
-        let metadata = Metadata::new(training.config, started, self.0.clock.now());
-        let parent = training.artifact.id;
+        let metadata = Metadata::new(training.config_id, started, self.0.clock.now());
+        let parent = training.id;
         let (drafts, failed) = match predicted {
             Ok(predicted) => (self.results(assignment, run, id, parent, &metadata, predicted).await?, None),
             Err(error) if error.output().is_some() && !assignment.cancel.is_cancelled() => {

@@ -55,12 +55,12 @@ impl Ml {
         caller: &Caller,
         it: PredictRequest,
     ) -> Result<Vec<Diagnostic>> {
-        let training = match self.training(caller, it.artifact_id).await? {
+        let mut training = match self.training(caller, it.artifact_id).await? {
             Ok(training) => training,
             Err(reason) => return Ok(vec![refuse(&reason, &it)]),
         };
-        let Some(config) = self.0.configs.find(caller, training.config).await? else {
-            let message = format!("Config {} not found", training.config);
+        let Some(config) = training.config.take() else {
+            let message = format!("Config {} not found", training.config_id);
             return Ok(vec![error("config_not_found", message, "artifact_id")]);
         };
         let mut values = config.values();
@@ -93,7 +93,7 @@ impl Ml {
         let found = match unpacked {
             Ok(()) => runner.validate_predict(&run, input).await.map_err(broken),
             Err(RunError::Archive(_)) => {
-                let id = training.artifact.id;
+                let id = training.id;
                 let message = format!("The workspace of training artifact {id} is damaged");
                 Ok(vec![error("training_workspace_corrupted", message, "artifact_id")])
             }

@@ -130,11 +130,25 @@ impl Artifacts {
     /// # Errors
     /// `artifact_missing`.
     pub async fn get(&self, caller: &Caller, id: ArtifactId) -> Result<Rendered> {
-        let scope = caller.permit(READ)?;
-        let mut conn = self.db.conn().await?;
-        let artifact = store::find(&mut conn, scope, id).await?.ok_or_else(|| missing(id))?;
-        let content = Content::open(&self.blobs, &mut conn, scope, &artifact).await?;
-        Ok(Rendered { artifact, content })
+        let scope = caller.permit(READ)?.clone();
+        let it = self.clone();
+        let get = self.db.read(move |conn| async move { it.get_in(conn, &scope, id).await }.boxed());
+        get.await?.ok_or_else(|| missing(id))
+    }
+
+    /// One artifact and its content, in the transaction of whatever else is read.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn get_in(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        id: ArtifactId,
+    ) -> Result<Option<Rendered>> {
+        let Some(artifact) = store::find(conn, scope, id).await? else { return Ok(None) };
+        let content = Content::open(&self.blobs, conn, scope, &artifact).await?;
+        Ok(Some(Rendered { artifact, content }))
     }
 
     /// One artifact without its content.
@@ -151,16 +165,19 @@ impl Artifacts {
     /// # Errors
     /// When the database refuses.
     pub async fn get_many(&self, caller: &Caller, ids: &[ArtifactId]) -> Result<Vec<Rendered>> {
-        let scope = caller.permit(READ)?;
-        let mut conn = self.db.conn().await?;
-        let mut found = Vec::with_capacity(ids.len());
-        for id in ids {
-            if let Some(artifact) = store::find(&mut conn, scope, *id).await? {
-                let content = Content::open(&self.blobs, &mut conn, scope, &artifact).await?;
-                found.push(Rendered { artifact, content });
+        let scope = caller.permit(READ)?.clone();
+        let (it, ids) = (self.clone(), ids.to_vec());
+        let get = self.db.read(move |conn| {
+            async move {
+                let mut found = Vec::with_capacity(ids.len());
+                for id in ids {
+                    found.extend(it.get_in(conn, &scope, id).await?);
+                }
+                Ok(found)
             }
-        }
-        Ok(found)
+            .boxed()
+        });
+        get.await
     }
 
     /// Artifacts without their content.

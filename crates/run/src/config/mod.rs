@@ -86,7 +86,20 @@ impl Configs {
     /// When the database refuses.
     pub async fn find(&self, caller: &Caller, id: ConfigId) -> Result<Option<Config>> {
         let scope = caller.permit(READ)?;
-        Ok(store::find(&mut self.db.conn().await?, scope, id).await?)
+        self.find_in(&mut self.db.conn().await?, scope, id).await
+    }
+
+    /// One config, in the transaction of whatever else is read.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn find_in(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        id: ConfigId,
+    ) -> Result<Option<Config>> {
+        Ok(store::find(conn, scope, id).await?)
     }
 
     /// Configs.
