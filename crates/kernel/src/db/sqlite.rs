@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{self as channel, Sender};
 use parking_lot::Mutex;
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, ToSql};
 use tokio::runtime::Handle;
@@ -164,7 +165,8 @@ impl Sqlite {
             if reply.is_closed() {
                 return;
             }
-            let done = lent.batch(begin).and_then(|()| {
+            let begun = plain(&lent.0.lock(), begin).map_err(classify);
+            let done = begun.and_then(|()| {
                 let work = || runtime.block_on(async { tokio::time::timeout(idle, work(lent)).await });
                 match catch_unwind(AssertUnwindSafe(work)) {
                     Ok(done) => done.map_err(|_silent| Error::Busy),
@@ -250,7 +252,7 @@ impl Lent {
     }
 
     pub(super) fn commit(&self) -> Result<()> {
-        self.batch("COMMIT")
+        plain(&self.0.lock(), "COMMIT").map_err(classify)
     }
 }
 
@@ -310,6 +312,8 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let conn = Connection::open_with_flags(path, flags).map_err(|it| Error::Connect(it.into()))?;
     conn.busy_timeout(Duration::from_secs(5)).map_err(classify)?;
     conn.set_prepared_statement_cache_capacity(128);
+    // Plans do not depend on the values bound, else many statements would be planned at each use.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(classify)?;
     conn.execute_batch(
         "PRAGMA foreign_keys = ON; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;
          PRAGMA cache_size = -4096;",
@@ -362,7 +366,7 @@ fn group(
     query: Query,
     reply: Reply<Answer>,
 ) -> Option<Write> {
-    if let Err(error) = conn.execute_batch("BEGIN IMMEDIATE").map_err(classify) {
+    if let Err(error) = plain(conn, "BEGIN IMMEDIATE").map_err(classify) {
         let _gone = reply.send(Err(error));
         return None;
     }
@@ -388,7 +392,7 @@ fn group(
     let committed = if conn.is_autocommit() {
         Err(answers.last().and_then(|it| it.1.as_ref().err()).map_or(Error::Aborted, again))
     } else {
-        conn.execute_batch("COMMIT").map_err(classify)
+        plain(conn, "COMMIT").map_err(classify)
     };
     if committed.is_err() {
         undo(conn);
@@ -425,7 +429,7 @@ fn session(
                 let _gone = reply.send(conn.execute_batch(&sql).map_err(classify));
             }
             Ok(Step::Commit(reply)) => {
-                let committed = conn.execute_batch("COMMIT").map_err(classify);
+                let committed = plain(conn, "COMMIT").map_err(classify);
                 if committed.is_err() {
                     undo(conn);
                 }
@@ -447,6 +451,11 @@ fn undo(conn: &Connection) {
     {
         tracing::error!(%error, "a transaction could not be undone");
     }
+}
+
+/// A statement without values or rows, planned once.
+fn plain(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
+    conn.prepare_cached(sql)?.raw_execute().map(drop)
 }
 
 fn run(conn: &Connection, query: &Query) -> Result<Answer> {

@@ -24,7 +24,7 @@ use modelyard_run::artifact::{ArtifactId, Artifacts};
 use modelyard_run::config::{Config, ConfigId, Configs};
 use modelyard_run::frame::Frame;
 use modelyard_run::publish::Publisher;
-use modelyard_run::runner::{ArchiveLimits, Run, RunError, Runner};
+use modelyard_run::runner::{ArchiveLimits, Run, RunError, Runner, Workspace};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
@@ -205,7 +205,11 @@ impl Ml {
 
     /// A workspace for one run.
     async fn run(&self, stage: &'static str, cancel: CancellationToken) -> Result<Run, RunError> {
-        Run::begin(&self.0.model.work_root, stage, cancel).await
+        let Model { runner, work_root, .. } = &self.0.model;
+        if runner.needs_directory() {
+            return Run::begin(work_root, stage, cancel).await;
+        }
+        Ok(Run { workspace: Workspace::in_memory(work_root), cancel })
     }
 
     /// A frame with the columns that the model wants under other names.

@@ -191,7 +191,7 @@ impl Ml {
         let limits = self.0.model.archive_limits;
         if blob.size_bytes() <= IN_MEMORY {
             let archive = blob.bytes(IN_MEMORY).await.map_err(|it| io(io::Error::other(it)))?;
-            return run.workspace.extract(Cursor::new(archive), limits).await;
+            return run.workspace.extract(Cursor::new(archive), blob.size_bytes(), limits).await;
         }
         let root = self.0.model.work_root.clone();
         let file = compute(move || tempfile::tempfile_in(root)).await;
@@ -202,7 +202,7 @@ impl Ml {
             file.write_all(&bytes.map_err(io)?).await.map_err(io)?;
         }
         file.rewind().await.map_err(io)?;
-        run.workspace.extract(file.into_std().await, limits).await
+        run.workspace.extract(file.into_std().await, blob.size_bytes(), limits).await
     }
 }
 

@@ -8,11 +8,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use tempfile::SpooledData;
+use tempfile::{SpooledData, SpooledTempFile};
 use walkdir::WalkDir;
 use zip::{CompressionMethod, ZipArchive, ZipWriter, result::ZipError, write::SimpleFileOptions};
 
-use super::{ArchiveLimits, RunError};
+use super::{ArchiveLimits, RunError, workspace::Files};
 
 /// An archive up to this size needs no file on its way to the store.
 const IN_MEMORY: usize = 4 << 20;
@@ -31,23 +31,16 @@ pub enum Archive {
 /// A link to a file of the workspace is stored as the content of that file. Other links and
 /// anything that is not a file or a directory are left out; a directory is stored if it is empty.
 pub fn write(files: &Path, scratch: &Path, limits: ArchiveLimits) -> Result<Archive, RunError> {
-    let spool = tempfile::spooled_tempfile_in(IN_MEMORY, scratch);
-    let mut zip = ZipWriter::new(BufWriter::new(spool));
-    let mut budget = Budget::new(limits);
+    let mut packer = Packer::new(scratch, limits);
     for entry in WalkDir::new(files).min_depth(1).sort_by_file_name() {
         let entry = entry.map_err(|error| RunError::from(io::Error::from(error)))?;
         let Some(name) = entry.path().strip_prefix(files).ok().and_then(Path::to_str) else {
             tracing::warn!(file = %entry.path().display(), "left out a file whose name is not text");
             continue;
         };
-        // A higher level takes several times as long for a few percent.
-        let options = SimpleFileOptions::default()
-            .compression_method(CompressionMethod::Deflated)
-            .compression_level(Some(3));
         if entry.file_type().is_dir() {
             if fs_err::read_dir(entry.path())?.next().is_none() {
-                budget.entry()?;
-                zip.add_directory(name, options.unix_permissions(0o755)).map_err(unusable)?;
+                packer.directory(name)?;
             }
             continue;
         }
@@ -58,22 +51,70 @@ pub fn write(files: &Path, scratch: &Path, limits: ArchiveLimits) -> Result<Arch
         };
         let Some(mut file) = file else { continue };
         let metadata = file.metadata()?;
-        budget.entry()?;
-        let options = options
-            .unix_permissions(metadata.permissions().mode() & 0o777)
-            // A file may grow while we read it; then this is only about the size of the header.
-            .large_file(metadata.len() > u64::from(u32::MAX / 2));
-        zip.start_file(name, options).map_err(unusable)?;
-        budget.copy(&mut file, &mut zip)?;
+        packer.file(name, metadata.permissions().mode() & 0o777, metadata.len(), &mut file)?;
     }
-    let spool = zip.finish().map_err(unusable)?.into_inner().map_err(|it| it.into_error())?;
-    Ok(match spool.into_inner() {
-        SpooledData::InMemory(archive) => Archive::Memory(archive.into_inner().into()),
-        SpooledData::OnDisk(mut file) => {
-            file.seek(SeekFrom::Start(0))?;
-            Archive::File(file)
-        }
-    })
+    packer.finish()
+}
+
+/// Packs files that are in memory, as [`write`] does those of a directory.
+pub fn pack(files: &Files, scratch: &Path, limits: ArchiveLimits) -> Result<Archive, RunError> {
+    let mut packer = Packer::new(scratch, limits);
+    for (name, content) in files {
+        packer.file(name, 0o644, content.len() as u64, &mut content.as_ref())?;
+    }
+    packer.finish()
+}
+
+/// An archive that is being written, in memory while it is small.
+struct Packer {
+    zip: ZipWriter<BufWriter<SpooledTempFile>>,
+    options: SimpleFileOptions,
+    budget: Budget,
+}
+
+impl Packer {
+    fn new(scratch: &Path, limits: ArchiveLimits) -> Self {
+        let spool = tempfile::spooled_tempfile_in(IN_MEMORY, scratch);
+        // A higher level takes several times as long for a few percent.
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Deflated)
+            .compression_level(Some(2));
+        Self { zip: ZipWriter::new(BufWriter::new(spool)), options, budget: Budget::new(limits) }
+    }
+
+    fn directory(&mut self, name: &str) -> Result<(), RunError> {
+        self.budget.entry()?;
+        self.zip.add_directory(name, self.options.unix_permissions(0o755)).map_err(unusable)
+    }
+
+    fn file(
+        &mut self,
+        name: &str,
+        mode: u32,
+        size: u64,
+        content: &mut impl Read,
+    ) -> Result<(), RunError> {
+        self.budget.entry()?;
+        let options = self
+            .options
+            .unix_permissions(mode)
+            // A file may grow while we read it; then this is only about the size of the header.
+            .large_file(size > u64::from(u32::MAX / 2));
+        self.zip.start_file(name, options).map_err(unusable)?;
+        self.budget.copy(content, &mut self.zip)
+    }
+
+    fn finish(self) -> Result<Archive, RunError> {
+        let buffer = self.zip.finish().map_err(unusable)?;
+        let spool = buffer.into_inner().map_err(|it| it.into_error())?;
+        Ok(match spool.into_inner() {
+            SpooledData::InMemory(archive) => Archive::Memory(archive.into_inner().into()),
+            SpooledData::OnDisk(mut file) => {
+                file.seek(SeekFrom::Start(0))?;
+                Archive::File(file)
+            }
+        })
+    }
 }
 
 /// Opens the file that a link leads to, if that is in the workspace as well.
@@ -126,13 +167,45 @@ pub fn extract(
     Ok(())
 }
 
+/// Unpacks into memory, and refuses what [`extract`] refuses.
+pub fn unpack(archive: impl Read + Seek, limits: ArchiveLimits) -> Result<Files, RunError> {
+    let mut archive = open(archive)?;
+    let mut budget = Budget::new(limits);
+    let mut files = Files::new();
+    for index in 0..archive.len() {
+        budget.entry()?;
+        let mut entry = archive.by_index(index).map_err(unusable)?;
+        let name = entry.name().map_err(unusable)?.into_owned();
+        check_name(&name)?;
+        if entry.is_symlink() {
+            return Err(RunError::Archive(format!("{name:?} is a link")));
+        }
+        if entry.is_dir() {
+            continue;
+        }
+        let mut content = Vec::new();
+        budget.copy(&mut entry, &mut content)?;
+        if files.insert(name.clone(), content.into()).is_some() {
+            return Err(RunError::Archive(format!("{name:?} is there twice")));
+        }
+    }
+    Ok(files)
+}
+
 fn safe_path(files: &Path, name: &str) -> Result<PathBuf, RunError> {
-    let relative = Path::new(name);
+    check_name(name)?;
+    Ok(files.join(name))
+}
+
+fn check_name(name: &str) -> Result<(), RunError> {
     let plain = |component| matches!(component, Component::Normal(_));
-    if name.is_empty() || name.contains(['\\', '\0']) || !relative.components().all(plain) {
+    if name.is_empty()
+        || name.contains(['\\', '\0'])
+        || !Path::new(name).components().all(plain)
+    {
         return Err(RunError::Archive(format!("{name:?} is not a name inside a workspace")));
     }
-    Ok(files.join(relative))
+    Ok(())
 }
 
 fn open<R: Read + Seek>(archive: R) -> Result<ZipArchive<BufReader<R>>, RunError> {
@@ -270,12 +343,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_packed_in_memory_is_what_a_directory_gives() {
+        let from = tempfile::tempdir().unwrap();
+        let files: Files = [("config.yml", &b"a: 1\n"[..]), ("data.csv", b"a,b\r\n"), ("empty", b"")]
+            .map(|(name, content)| (name.to_owned(), Bytes::from_static(content)))
+            .into();
+        for (name, content) in &files {
+            fs_err::write(from.path().join(name), content).unwrap();
+            let mode = Permissions::from_mode(0o644);
+            fs_err::set_permissions(from.path().join(name), mode).unwrap();
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let packed = content(pack(&files, scratch.path(), LIMITS).unwrap());
+        assert_eq!(content(write(from.path(), scratch.path(), LIMITS).unwrap()), packed);
+        assert_eq!(unpack(Cursor::new(packed), LIMITS).unwrap(), files);
+    }
+
+    #[test]
     fn names_that_lead_out_of_the_workspace_are_refused() {
         for name in ["../evil", "a/../../evil", "/evil", "a\\..\\evil"] {
             let outer = tempfile::tempdir().unwrap();
             let files = outer.path().join("files");
             fs_err::create_dir(&files).unwrap();
             let error = extract(zip_of(&[(name, b"x")]), &files, LIMITS).unwrap_err();
+            assert!(matches!(error, RunError::Archive(_)), "{name}: {error}");
+            let error = unpack(zip_of(&[(name, b"x")]), LIMITS).unwrap_err();
             assert!(matches!(error, RunError::Archive(_)), "{name}: {error}");
             assert!(!outer.path().join("evil").exists());
         }
@@ -301,10 +393,12 @@ mod tests {
         let files = tempfile::tempdir().unwrap();
         let bomb = zip_of(&[("zeros", &vec![0; 4 << 20])]);
         assert!(bomb.get_ref().len() < 64 * 1024);
-        let error = extract(bomb, files.path(), LIMITS).unwrap_err();
+        let error = extract(bomb.clone(), files.path(), LIMITS).unwrap_err();
         assert_eq!(error.to_string(), "archive went over its limit of 1048576 bytes");
         let size = fs_err::metadata(files.path().join("zeros")).unwrap().len();
         assert!(size <= LIMITS.total_bytes + 1, "{size}");
+        let error = unpack(bomb, LIMITS).unwrap_err();
+        assert_eq!(error.to_string(), "archive went over its limit of 1048576 bytes");
 
         let names: Vec<String> = (0..101).map(|number| number.to_string()).collect();
         let entries: Vec<(&str, &[u8])> =
@@ -328,6 +422,8 @@ mod tests {
         let mut zip = zip_of(&[("a", &[7; 1000])]).into_inner();
         zip[40] ^= 0xff;
         for bytes in [zip, b"no archive at all".to_vec(), Vec::new()] {
+            let error = unpack(Cursor::new(bytes.clone()), LIMITS).unwrap_err();
+            assert!(matches!(error, RunError::Archive(_)), "{error:?}");
             let error = extract(Cursor::new(bytes), files.path(), LIMITS).unwrap_err();
             assert!(matches!(error, RunError::Archive(_)), "{error:?}");
         }

@@ -3,9 +3,10 @@
 //! The code runs on threads of its own, so it may compute as long as it likes without the server
 //! standing still. Its fitted model is stored as JSON in the workspace.
 
-use std::{fmt, future::Future, io::ErrorKind, path::Path, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
@@ -200,31 +201,38 @@ impl<T: Model> Runner for ModelRunner<T> {
         }
     }
 
+    fn needs_directory(&self) -> bool {
+        false
+    }
+
     async fn train(&self, run: &Run, input: TrainInput) -> Result<Trained, RunError> {
-        let files = run.workspace.path().to_owned();
-        self.execute(&run.cancel, move |model, cancel| async move {
-            inputs::write_train(&files, &input, ConfigFormat::Flat)?;
+        let trained = self.execute(&run.cancel, move |model, cancel| async move {
+            let mut files = inputs::of_train(&input, ConfigFormat::Flat)?;
             let TrainInput { config, data, geo } = input;
             let fitted = model.train(read_config(config)?, TrainData { data, geo, cancel }).await?;
-            store(&files.join(MODEL_FILE), &fitted)
-        })
-        .await?;
+            files.push((MODEL_FILE, store(&fitted)?));
+            Ok(files)
+        });
+        run.workspace.put(trained.await?).await?;
         Ok(Trained { script: None })
     }
 
     async fn predict(&self, run: &Run, input: PredictInput) -> Result<Predicted, RunError> {
-        let files = run.workspace.path().to_owned();
-        let predictions = self
-            .execute(&run.cancel, move |model, cancel| async move {
-                inputs::write_predict(&files, &input, ConfigFormat::Flat)?;
-                let fitted = load(&files.join(MODEL_FILE))?;
-                let PredictInput { config, historic, future, geo } = input;
-                let data = PredictData { historic, future, geo, cancel };
-                let predictions = model.predict(read_config(config)?, fitted, data).await?;
-                inputs::write_frame(&files, "predictions.csv", &predictions)?;
-                Ok(predictions)
-            })
-            .await?;
+        let fitted = run.workspace.get(MODEL_FILE).await?.ok_or_else(|| {
+            let message = format!("the training artifact has no {MODEL_FILE}");
+            RunError::model("FileNotFoundError", message)
+        })?;
+        let predicted = self.execute(&run.cancel, move |model, cancel| async move {
+            let mut files = inputs::of_predict(&input, ConfigFormat::Flat)?;
+            let fitted = load(&fitted)?;
+            let PredictInput { config, historic, future, geo } = input;
+            let data = PredictData { historic, future, geo, cancel };
+            let predictions = model.predict(read_config(config)?, fitted, data).await?;
+            files.push(("predictions.csv", predictions.to_csv().into()));
+            Ok((predictions, files))
+        });
+        let (predictions, files) = predicted.await?;
+        run.workspace.put(files).await?;
         Ok(Predicted { predictions, script: None })
     }
 
@@ -262,23 +270,16 @@ fn read_config<C: DeserializeOwned>(config: Map<String, Value>) -> Result<C, Run
     })
 }
 
-/// Stores the model and loads it again: one that cannot be loaded should fail its training, not
-/// every prediction. Infinite numbers, for one, are written as `null`.
-fn store<M: Serialize + DeserializeOwned>(file: &Path, fitted: &M) -> Result<(), RunError> {
-    let bytes = serde_json::to_vec(fitted).map_err(ModelError::from)?;
-    fs_err::write(file, bytes)?;
-    load::<M>(file).map(drop)
+/// The model as a file, which is loaded again: one that cannot be loaded should fail its training,
+/// not every prediction. Infinite numbers, for one, are written as `null`.
+fn store<M: Serialize + DeserializeOwned>(fitted: &M) -> Result<Bytes, RunError> {
+    let bytes = Bytes::from(serde_json::to_vec(fitted).map_err(ModelError::from)?);
+    load::<M>(&bytes)?;
+    Ok(bytes)
 }
 
-fn load<M: DeserializeOwned>(file: &Path) -> Result<M, RunError> {
-    let bytes = match fs_err::read(file) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let message = format!("the training artifact has no {MODEL_FILE}");
-            return Err(RunError::model("FileNotFoundError", message));
-        }
-        bytes => bytes?,
-    };
-    serde_json::from_slice(&bytes).map_err(|error| {
+fn load<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, RunError> {
+    serde_json::from_slice(bytes).map_err(|error| {
         RunError::model("ValueError", format!("{MODEL_FILE} cannot be read back: {error}"))
     })
 }

@@ -5,10 +5,10 @@ use std::{
     path::Path,
 };
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::{PredictInput, RunError, TrainInput};
-use crate::frame::Frame;
 
 /// What `config.yml` looks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,61 +20,62 @@ pub enum ConfigFormat {
     ChapCore,
 }
 
-/// Writes what a training begins with. Blocks.
-pub fn write_train(
-    directory: &Path,
+/// What a training begins with.
+pub fn of_train(
     input: &TrainInput,
     format: ConfigFormat,
-) -> Result<(), RunError> {
+) -> Result<Vec<(&'static str, Bytes)>, RunError> {
     let TrainInput { config, data, geo } = input;
-    write_config(directory, config, format)?;
-    write_frame(directory, "data.csv", data)?;
-    write_geo(directory, geo.as_ref())
+    let mut files = vec![config_file(config, format)?, ("data.csv", data.to_csv().into())];
+    files.extend(geo_file(geo.as_ref())?);
+    Ok(files)
 }
 
-/// Writes what a prediction begins with. Blocks. A `geo.json` of the training stays if there is
-/// no new one.
-pub fn write_predict(
-    directory: &Path,
+/// What a prediction begins with. A `geo.json` of the training stays if there is no new one.
+pub fn of_predict(
     input: &PredictInput,
     format: ConfigFormat,
-) -> Result<(), RunError> {
+) -> Result<Vec<(&'static str, Bytes)>, RunError> {
     let PredictInput { config, historic, future, geo } = input;
-    write_config(directory, config, format)?;
-    write_frame(directory, "historic.csv", historic)?;
-    write_frame(directory, "future.csv", future)?;
-    write_geo(directory, geo.as_ref())
+    let mut files = vec![
+        config_file(config, format)?,
+        ("historic.csv", historic.to_csv().into()),
+        ("future.csv", future.to_csv().into()),
+    ];
+    files.extend(geo_file(geo.as_ref())?);
+    Ok(files)
 }
 
-pub fn write_frame(directory: &Path, name: &str, frame: &Frame) -> Result<(), RunError> {
-    put(&directory.join(name), &frame.to_csv())
-}
-
-/// The project may have a file of that name, which may be a link or not for us to write to. Only
+/// Writes files to a directory. Blocks.
+///
+/// The project may have a file of such a name, which may be a link or not for us to write to. Only
 /// the copy of it goes.
-fn put(file: &Path, content: &[u8]) -> Result<(), RunError> {
-    let mut made = match fs_err::File::create_new(file) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs_err::remove_file(file)?;
-            fs_err::File::create_new(file)?
-        }
-        made => made?,
-    };
-    Ok(made.write_all(content)?)
+pub fn write(directory: &Path, files: &[(&'static str, Bytes)]) -> Result<(), RunError> {
+    for (name, content) in files {
+        let file = directory.join(name);
+        let mut made = match fs_err::File::create_new(&file) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs_err::remove_file(&file)?;
+                fs_err::File::create_new(&file)?
+            }
+            made => made?,
+        };
+        made.write_all(content)?;
+    }
+    Ok(())
 }
 
-fn write_config(
-    directory: &Path,
+fn config_file(
     config: &Map<String, Value>,
     format: ConfigFormat,
-) -> Result<(), RunError> {
-    put(&directory.join("config.yml"), config_yaml(config, format)?.as_bytes())
+) -> Result<(&'static str, Bytes), RunError> {
+    Ok(("config.yml", config_yaml(config, format)?.into()))
 }
 
-fn write_geo(directory: &Path, geo: Option<&Value>) -> Result<(), RunError> {
-    let Some(geo) = geo else { return Ok(()) };
+fn geo_file(geo: Option<&Value>) -> Result<Option<(&'static str, Bytes)>, RunError> {
+    let Some(geo) = geo else { return Ok(None) };
     let text = serde_json::to_vec_pretty(geo).map_err(io::Error::from)?;
-    put(&directory.join("geo.json"), &text)
+    Ok(Some(("geo.json", text.into())))
 }
 
 /// Block style with sorted keys, every string written so that it reads back as a string, also by

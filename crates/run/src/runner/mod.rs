@@ -7,6 +7,7 @@
 mod archive;
 mod capture;
 mod copy;
+mod directory;
 mod function;
 mod inputs;
 mod limits;
@@ -29,6 +30,7 @@ use utoipa::ToSchema;
 
 pub use self::{
     archive::Archive,
+    directory::Swept,
     function::{
         FunctionRunner, Functions, MODEL_FILE, Model, ModelError, ModelRunner, PredictData,
         TrainData, functions,
@@ -38,7 +40,7 @@ pub use self::{
     process::{Script, is_withheld, run_script},
     shell::{ShellRunner, ShellSpec},
     template::{PLACEHOLDERS, Template, TemplateError},
-    workspace::{Swept, Workspace},
+    workspace::Workspace,
 };
 pub(crate) use self::thread::run_on_a_thread;
 use crate::frame::Frame;
@@ -54,6 +56,11 @@ pub trait Runner: Send + Sync + 'static {
 
     /// Called once after the last run, when the service stops.
     async fn on_cleanup(&self) {}
+
+    /// Whether it works in a directory. If not, its workspace exists in memory only.
+    fn needs_directory(&self) -> bool {
+        true
+    }
 
     /// Trains in an empty workspace. What training made stays in the workspace.
     async fn train(&self, run: &Run, input: TrainInput) -> Result<Trained, RunError>;
@@ -95,7 +102,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// A run in a new workspace, see [`Workspace::create`].
+    /// A run in a directory of its own, see [`Workspace::create`].
     pub async fn begin(
         root: &Path,
         stage: &'static str,

@@ -18,7 +18,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Limits, Run, RunError, ScriptOutput, Workspace,
+    Limits, Run, RunError, ScriptOutput,
+    directory::Directory,
     capture::{Capture, pump},
     procfs::{WORKSPACE_VARIABLE, group_is_running},
 };
@@ -58,7 +59,7 @@ pub async fn run_script(script: Script<'_>, run: &Run) -> Result<ScriptOutput, R
     if cancel.is_cancelled() {
         return Err(RunError::Canceled);
     }
-    let mut group = Group::start(script, workspace)
+    let mut group = Group::start(script, workspace.directory()?)
         .map_err(RunError::io(format!("cannot start the {stage} script")))?;
     let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
     let mut out = Capture::new(limits.output_bytes);
@@ -122,7 +123,7 @@ enum Ending {
 }
 
 impl Group {
-    fn start(script: Script<'_>, workspace: &Workspace) -> io::Result<Self> {
+    fn start(script: Script<'_>, workspace: &Directory) -> io::Result<Self> {
         let child = Command::new("/bin/sh")
             .arg("-c")
             .arg(prelude(script.limits))
@@ -133,7 +134,7 @@ impl Group {
             .env_clear()
             .envs(inherited(std::env::vars_os()))
             .envs(script.environment)
-            .env(WORKSPACE_VARIABLE, workspace.directory())
+            .env(WORKSPACE_VARIABLE, workspace.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -120,7 +120,7 @@ impl ShellRunner {
         command: &str,
     ) -> Result<ScriptOutput, RunError> {
         let ShellSpec { environment, limits, .. } = &self.spec;
-        let directory = run.workspace.path();
+        let directory = run.workspace.path()?;
         let output =
             run_script(Script { stage, command, directory, environment, limits }, run).await?;
         match output.exit_code {
@@ -131,25 +131,25 @@ impl ShellRunner {
 
     async fn prepare_train(&self, run: &Run, input: TrainInput) -> Result<(), RunError> {
         run.workspace.copy_project(&self.spec.project_root, &self.spec.skip).await?;
-        let (files, format) = (run.workspace.path().to_owned(), self.spec.config_format);
-        blocking(move || inputs::write_train(&files, &input, format)).await
+        let (files, format) = (run.workspace.path()?.to_owned(), self.spec.config_format);
+        blocking(move || inputs::write(&files, &inputs::of_train(&input, format)?)).await
     }
 
     async fn prepare_predict(&self, run: &Run, input: PredictInput) -> Result<(), RunError> {
-        let (files, format) = (run.workspace.path().to_owned(), self.spec.config_format);
+        let (files, format) = (run.workspace.path()?.to_owned(), self.spec.config_format);
         blocking(move || {
             // One that came with the project would pass for the script's own.
             match fs_err::remove_file(files.join(PREDICTIONS_FILE)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error)?,
                 _ => {}
             }
-            inputs::write_predict(&files, &input, format)
+            inputs::write(&files, &inputs::of_predict(&input, format)?)
         })
         .await
     }
 
     async fn findings(&self, run: &Run, command: &Template) -> Result<Vec<Diagnostic>, RunError> {
-        let files = run.workspace.path();
+        let files = run.workspace.path()?;
         let command = command.render(|name, file| name != "stage" && !files.join(file).exists());
         let output = self.run(run, "validate", &command).await?;
         if output.stdout.trim().is_empty() {
@@ -177,7 +177,7 @@ impl Runner for ShellRunner {
         self.prepare_predict(run, input).await?;
         let command = self.predict.render(|name, _| name == "geo_file" && !has_geo);
         let output = self.run(run, "predict", &command).await?;
-        let file = run.workspace.path().join(PREDICTIONS_FILE);
+        let file = run.workspace.path()?.join(PREDICTIONS_FILE);
         let predictions = blocking(move || read_predictions(&file)).await?;
         Ok(Predicted { predictions, script: Some(output) })
     }

@@ -31,7 +31,7 @@ fn place() -> Place {
 
 impl Place {
     fn file(&self, name: &str) -> std::path::PathBuf {
-        self.run.workspace.path().join(name)
+        self.run.workspace.path().unwrap().join(name)
     }
 }
 

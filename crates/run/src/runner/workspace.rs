@@ -1,207 +1,156 @@
-//! The directory one run works in, which also remembers the run across a crash of the server.
-//!
-//! ```text
-//! ROOT/train-x7Kd2q/     what MODELYARD_WORKSPACE says in the script's environment
-//!   lock                 locked as long as the server that made it lives
-//!   process              the leader of the running script's process group
-//!   files/               what the script sees
-//! ```
+//! Where the files of a run are: in a directory, for scripts, or in memory, for code that does not
+//! look at files.
 
 use std::{
-    fs::{Permissions, TryLockError},
-    io, mem,
-    os::unix::fs::PermissionsExt,
+    collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use modelyard_kernel::background::on_a_thread;
+use bytes::Bytes;
+use modelyard_kernel::background::LARGE;
+use parking_lot::Mutex;
 
 use super::{
-    Archive, ArchiveLimits, RunError, archive, blocking, copy,
-    procfs::{Identity, kill_marked},
+    Archive, ArchiveLimits, RunError, archive, blocking,
+    directory::{Directory, Swept},
+    inputs,
 };
 
-/// A directory of its own for one run, readable by its owner only. It goes away when dropped,
-/// together with every process that was started from it and still runs.
-#[derive(Debug)]
-pub struct Workspace {
-    directory: PathBuf,
-    files: PathBuf,
-    /// Given up by the system when the server ends, however it ends.
-    _lock: fs_err::File,
-}
+/// Files by their names.
+pub(crate) type Files = BTreeMap<String, Bytes>;
 
-/// What [`Workspace::sweep`] found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
-    pub workspaces: usize,
-    /// Process groups and stray processes.
-    pub killed: usize,
+/// The files of one run; they go away when this is dropped.
+#[derive(Debug)]
+pub struct Workspace(Place);
+
+#[derive(Debug)]
+enum Place {
+    Directory(Directory),
+    Memory {
+        files: Mutex<Files>,
+        /// For what is too large for memory on its way to the store.
+        scratch: PathBuf,
+    },
 }
 
 impl Workspace {
-    /// Makes a workspace under `root`, which is made as well if missing. `stage` is the beginning
+    /// Makes a directory under `root`, which is made as well if missing. `stage` is the beginning
     /// of its name, for people who look. Blocks; see [`Run::begin`](super::Run::begin).
     pub fn create(root: &Path, stage: &str) -> Result<Self, RunError> {
-        // Scripts run elsewhere than the server, so a relative path would mislead them.
-        let root = match fs_err::canonicalize(root) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs_err::create_dir_all(root)?;
-                fs_err::canonicalize(root)?
+        Ok(Self(Place::Directory(Directory::create(root, stage)?)))
+    }
+
+    /// A workspace that exists in memory only; `scratch` is a directory for nameless files.
+    pub fn in_memory(scratch: &Path) -> Self {
+        Self(Place::Memory { files: Mutex::default(), scratch: scratch.to_owned() })
+    }
+
+    /// The working directory of scripts.
+    ///
+    /// # Errors
+    /// When there is none, since the runner said that it needs none.
+    pub fn path(&self) -> Result<&Path, RunError> {
+        Ok(self.directory()?.files())
+    }
+
+    pub(crate) fn directory(&self) -> Result<&Directory, RunError> {
+        match &self.0 {
+            Place::Directory(it) => Ok(it),
+            Place::Memory { .. } => Err(RunError::Io {
+                doing: "a run without a directory was asked for it".to_owned(),
+                cause: io::ErrorKind::Unsupported.into(),
+            }),
+        }
+    }
+
+    /// Stores files, over those of the same names.
+    pub(crate) async fn put(&self, new: Vec<(&'static str, Bytes)>) -> Result<(), RunError> {
+        match &self.0 {
+            Place::Directory(it) => {
+                let directory = it.files().to_owned();
+                blocking(move || inputs::write(&directory, &new)).await
             }
-            root => root?,
-        };
-        let directory = tempfile::Builder::new()
-            .prefix(&format!("{stage}-"))
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(&root)
-            .map_err(RunError::io(format!("cannot make a workspace in {}", root.display())))?;
-        let lock = fs_err::File::create(directory.path().join("lock"))?;
-        lock.lock()?;
-        let files = directory.path().join("files");
-        fs_err::create_dir(&files)?;
-        Ok(Self { directory: directory.keep(), files, _lock: lock })
+            Place::Memory { files, .. } => {
+                files.lock().extend(new.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)));
+                Ok(())
+            }
+        }
     }
 
-    /// Where the files of the run are: the working directory of scripts.
-    pub fn path(&self) -> &Path {
-        &self.files
+    /// The content of a file, if there is one.
+    pub(crate) async fn get(&self, name: &str) -> Result<Option<Bytes>, RunError> {
+        match &self.0 {
+            Place::Directory(it) => {
+                let file = it.files().join(name);
+                blocking(move || match fs_err::read(file) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                    read => Ok(Some(read?.into())),
+                })
+                .await
+            }
+            Place::Memory { files, .. } => Ok(files.lock().get(name).cloned()),
+        }
     }
 
-    /// The whole of the workspace, with our own notes.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    pub(crate) fn process_file(&self) -> PathBuf {
-        self.directory.join("process")
-    }
-
-    /// Copies a project into the workspace, without what only its author needs: virtual
-    /// environments, caches, repositories, databases. Links that lead out of the project are
-    /// left out, and so is every directory in `skip`.
+    /// Copies a project into the directory, see [`Directory::copy_project`].
     pub async fn copy_project(&self, project: &Path, skip: &[PathBuf]) -> Result<(), RunError> {
-        let mut skip = skip.to_vec();
-        // The project may well hold the data directory of its own service.
-        skip.extend(self.directory.parent().map(Path::to_owned));
-        let (project, files) = (project.to_owned(), self.files.clone());
-        blocking(move || copy::project(&project, &files, &skip)).await
+        self.directory()?.copy_project(project, skip).await
     }
 
     /// Packs all files of the workspace and removes it, also when it cannot be packed.
-    pub async fn into_archive(mut self, limits: ArchiveLimits) -> Result<Archive, RunError> {
-        let (directory, files) = (mem::take(&mut self.directory), mem::take(&mut self.files));
-        blocking(move || {
-            let packed = archive::write(&files, &directory, limits);
-            if let Err(error) = remove(&directory) {
-                tracing::warn!(%error, "a workspace is left for the next start to remove");
+    pub async fn into_archive(self, limits: ArchiveLimits) -> Result<Archive, RunError> {
+        match self.0 {
+            Place::Directory(it) => it.into_archive(limits).await,
+            Place::Memory { files, scratch } => {
+                let files = files.into_inner();
+                let size: usize = files.values().map(Bytes::len).sum();
+                let pack = move || archive::pack(&files, &scratch, limits);
+                if size > LARGE { blocking(pack).await } else { pack() }
             }
-            packed
-        })
-        .await
+        }
     }
 
-    /// Unpacks an archive of another workspace. Refuses one that would write elsewhere, over
-    /// existing files, or more than the limits allow.
+    /// Unpacks an archive of another workspace, of which the store says that it has `size` bytes.
+    /// Refuses one that would write elsewhere, over existing files, or more than the limits allow.
     pub async fn extract<R: io::Read + io::Seek + Send + 'static>(
         &self,
         archive: R,
+        size: u64,
         limits: ArchiveLimits,
     ) -> Result<(), RunError> {
-        let files = self.files.clone();
-        blocking(move || archive::extract(archive, &files, limits)).await
-    }
-
-    /// Removes the workspace now; what cannot be removed is left for the next start. Dropping it
-    /// does the same, but later.
-    pub async fn remove(mut self) {
-        let directory = mem::take(&mut self.directory);
-        let removed = blocking(move || Ok(remove(&directory)?)).await;
-        if let Err(error) = removed {
-            tracing::warn!(%error, "a workspace is left for the next start to remove");
+        match &self.0 {
+            Place::Directory(it) => {
+                let files = it.files().to_owned();
+                blocking(move || archive::extract(archive, &files, limits)).await
+            }
+            Place::Memory { files, .. } => {
+                let unpack = move || archive::unpack(archive, limits);
+                // What is small may still become large.
+                let small = size <= LARGE as u64 / 16;
+                let unpacked = if small { unpack() } else { blocking(unpack).await }?;
+                let mut files = files.lock();
+                for (name, content) in unpacked {
+                    if files.insert(name.clone(), content).is_some() {
+                        return Err(RunError::Archive(format!("{name:?} is there already")));
+                    }
+                }
+                Ok(())
+            }
         }
     }
 
-    /// Removes the workspaces a crashed server left under `root`, and kills the processes still
-    /// running in them. Workspaces of a server that is alive stay. Blocks; for the start.
+    /// Removes the workspace now. Dropping it does the same, but later.
+    pub async fn remove(self) {
+        match self.0 {
+            Place::Directory(it) => it.remove().await,
+            Place::Memory { .. } => {}
+        }
+    }
+
+    /// Removes what a crashed server left under `root`, see [`Directory::sweep`]. Blocks; for the
+    /// start.
     pub fn sweep(root: &Path) -> io::Result<Swept> {
-        let mut swept = Swept::default();
-        let root = match fs_err::canonicalize(root) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(swept),
-            root => root?,
-        };
-        for entry in fs_err::read_dir(root)? {
-            let directory = entry?.path();
-            if !directory.is_dir() || is_locked(&directory.join("lock")) {
-                continue;
-            }
-            let record = fs_err::read_to_string(directory.join("process")).unwrap_or_default();
-            if let Some(leader) = Identity::parse(&record) {
-                swept.killed += usize::from(leader.kill_group());
-            }
-            swept.killed += kill_marked(&directory);
-            remove(&directory)?;
-            swept.workspaces += 1;
-        }
-        Ok(swept)
-    }
-}
-
-impl Drop for Workspace {
-    fn drop(&mut self) {
-        let directory = mem::take(&mut self.directory);
-        if directory.as_os_str().is_empty() {
-            return;
-        }
-        let remove = move || {
-            if let Err(error) = remove(&directory) {
-                tracing::warn!(%error, "a workspace could not be removed");
-            }
-        };
-        // A large tree takes long to remove, and drops happen on the threads of everybody. What a
-        // shutdown cuts off here, the next start sweeps.
-        match tokio::runtime::Handle::try_current() {
-            Ok(_) => drop(on_a_thread(remove)),
-            Err(_) => remove(),
-        }
-    }
-}
-
-fn is_locked(lock: &Path) -> bool {
-    fs_err::File::open(lock)
-        .is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
-}
-
-/// Ends what still runs there, then removes everything.
-fn remove(directory: &Path) -> io::Result<()> {
-    // Without a record no script ever ran here, and looking at every process costs more than the
-    // rest of a short run.
-    if directory.join("process").exists() {
-        kill_marked(directory);
-    }
-    let mut result = fs_err::remove_dir_all(directory);
-    for _ in 0..3 {
-        if result.is_ok() {
-            break;
-        }
-        // Either a script made directories nobody may write to, or one of its processes is still
-        // dying and wrote a last file.
-        open_up(directory);
-        std::thread::sleep(Duration::from_millis(20));
-        result = fs_err::remove_dir_all(directory);
-    }
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
-}
-
-fn open_up(directory: &Path) {
-    let _ = fs_err::set_permissions(directory, Permissions::from_mode(0o700));
-    for entry in fs_err::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            open_up(&entry.path());
-        }
+        Directory::sweep(root)
     }
 }

@@ -58,10 +58,11 @@ impl Tasks {
     ) -> Result<Outcome, Failed> {
         let options = &self.0.options;
         let run = Run::begin(&options.work_root, "task", assignment.cancel.clone()).await?;
+        let own = run.workspace.path()?;
         let script = Script {
             stage: "task",
             command: &task.command,
-            directory: options.directory.as_deref().unwrap_or_else(|| run.workspace.path()),
+            directory: options.directory.as_deref().unwrap_or(own),
             environment: &options.environment,
             limits: &options.limits,
         };

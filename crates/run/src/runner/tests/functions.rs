@@ -1,3 +1,5 @@
+use std::io::Cursor;
+
 use serde::Deserialize;
 
 use super::*;
@@ -22,7 +24,7 @@ async fn repeat(config: Config, rows: usize, data: PredictData) -> Result<Frame,
 }
 
 fn files(run: &Run) -> Vec<String> {
-    let entries = fs_err::read_dir(run.workspace.path()).unwrap();
+    let entries = fs_err::read_dir(run.workspace.path().unwrap()).unwrap();
     let mut names: Vec<String> =
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -48,6 +50,49 @@ async fn two_functions_make_a_model() {
         "predictions.csv",
     ];
     assert_eq!(files(&run), names);
+}
+
+#[tokio::test]
+async fn functions_need_no_directory() {
+    let runner = functions(rows, repeat);
+    assert!(!runner.needs_directory());
+    let scratch = tempfile::tempdir().unwrap();
+    let run = || Run {
+        workspace: Workspace::in_memory(scratch.path()),
+        cancel: CancellationToken::new(),
+    };
+    let training = run();
+    assert!(training.workspace.path().is_err());
+    runner.train(&training, train_input(json!({}), None)).await.unwrap();
+    let archive = training.workspace.into_archive(ArchiveLimits::default()).await.unwrap();
+    let Archive::Memory(archive) = archive else { panic!("it is small") };
+
+    for size in [archive.len() as u64, u64::MAX] {
+        let prediction = run();
+        let zip = Cursor::new(archive.clone());
+        prediction.workspace.extract(zip, size, ArchiveLimits::default()).await.unwrap();
+        let zip = Cursor::new(archive.clone());
+        let twice = prediction.workspace.extract(zip, size, ArchiveLimits::default()).await;
+        assert!(matches!(twice, Err(RunError::Archive(_))), "{twice:?}");
+        let predicted = runner.predict(&prediction, predict_input(json!({"n_lags": 5}))).await;
+        assert_eq!(predicted.unwrap().predictions.data, [[json!("2023-03"), json!(7)]]);
+        let archive = prediction.workspace.into_archive(ArchiveLimits::default()).await.unwrap();
+        let Archive::Memory(archive) = archive else { panic!("it is small") };
+        let files = archive::unpack(Cursor::new(archive), ArchiveLimits::default()).unwrap();
+        let names: Vec<&str> = files.keys().map(String::as_str).collect();
+        let expected = [
+            "config.yml",
+            "data.csv",
+            "future.csv",
+            "historic.csv",
+            "model.json",
+            "predictions.csv",
+        ];
+        assert_eq!(names, expected);
+    }
+    let empty = runner.predict(&run(), predict_input(json!({}))).await.unwrap_err();
+    assert_eq!(empty.to_string(), "FileNotFoundError: the training artifact has no model.json");
+    assert_eq!(fs_err::read_dir(scratch.path()).unwrap().count(), 0);
 }
 
 #[tokio::test]

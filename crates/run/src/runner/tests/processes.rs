@@ -2,7 +2,7 @@ use super::*;
 
 async fn sh(place: &Place, command: &str, limits: &Limits) -> Result<ScriptOutput, RunError> {
     let environment = BTreeMap::from([("GREETING".to_owned(), "it's \"me\"".to_owned())]);
-    let directory = place.run.workspace.path();
+    let directory = place.run.workspace.path().unwrap();
     let script = Script { stage: "train", command, directory, environment: &environment, limits };
     run_script(script, &place.run).await
 }
@@ -12,7 +12,7 @@ async fn a_script_runs_in_its_workspace_with_its_environment() {
     let place = place();
     let command = r#"pwd; echo "$GREETING" >&2; echo '$1 \n "{}"'; echo "$0 $# $MODELYARD_WORKSPACE"; cat; exit 3"#;
     let output = sh(&place, command, &Limits::default()).await.unwrap();
-    let directory = place.run.workspace.directory().display();
+    let directory = place.run.workspace.directory().unwrap().path().display();
     assert_eq!(output.exit_code, 3);
     // The shell in use decides what `echo` makes of a backslash, so that is left to it.
     let lines: Vec<&str> = output.stdout.lines().collect();

@@ -33,7 +33,7 @@ async fn a_project_trains_and_predicts() {
     let output = trained.script.unwrap();
     assert_eq!(output.stdout, "a: x\nb: 1\n");
     assert_eq!(output.stderr, "geo.json\n");
-    let files = run.workspace.path();
+    let files = run.workspace.path().unwrap();
     assert_eq!(
         fs_err::read_to_string(files.join("data.csv")).unwrap(),
         "time_period,cases\r\n2023-01,5\r\n2023-02,\r\n"
@@ -43,12 +43,12 @@ async fn a_project_trains_and_predicts() {
     let Archive::Memory(zip) = archive else { panic!("it is small") };
 
     let workspace = Workspace::create(root.path(), "predict").unwrap();
-    workspace.extract(Cursor::new(zip), ArchiveLimits::default()).await.unwrap();
+    workspace.extract(Cursor::new(zip), 0, ArchiveLimits::default()).await.unwrap();
     let run = Run { workspace, cancel: CancellationToken::new() };
     let predicted = runner.predict(&run, predict_input(json!({"a": "z"}))).await.unwrap();
     assert_eq!(predicted.predictions.columns, ["time_period", "sample_0"]);
     assert_eq!(predicted.predictions.data, [[json!("2023-03"), json!(3)]]);
-    assert_eq!(fs_err::read_to_string(run.workspace.path().join("config.yml")).unwrap(), "a: z\n");
+    assert_eq!(fs_err::read_to_string(run.workspace.path().unwrap().join("config.yml")).unwrap(), "a: z\n");
 }
 
 #[tokio::test]
@@ -59,7 +59,7 @@ async fn a_script_that_fails_leaves_its_workspace() {
     let error = runner.train(&run, train_input(json!({}), None)).await.unwrap_err();
     assert_eq!(error.to_string(), "train script failed with exit code 4");
     assert_eq!(error.output().unwrap().stderr_tail().as_deref(), Some("it broke"));
-    assert!(run.workspace.path().join("model").exists());
+    assert!(run.workspace.path().unwrap().join("model").exists());
     let error = runner.predict(&run, predict_input(json!({}))).await.unwrap_err();
     assert_eq!(error.to_string(), "predict script failed with exit code 5");
 }
@@ -70,7 +70,7 @@ async fn predictions_that_were_lying_around_are_not_an_answer() {
     let runner = ShellRunner::new(spec).unwrap();
     let Place { run, root: _root } = place();
     runner.train(&run, train_input(json!({}), None)).await.unwrap();
-    assert!(run.workspace.path().join("predictions.csv").exists());
+    assert!(run.workspace.path().unwrap().join("predictions.csv").exists());
     let error = runner.predict(&run, predict_input(json!({}))).await.unwrap_err();
     assert_eq!(
         error.to_string(),

@@ -82,7 +82,7 @@ async fn a_script_leaves_the_record_the_sweep_needs() {
         Script { stage: "task", command, directory, environment: &environment, limits: &limits };
     let checks = async {
         let pid = written(&place.root.path().join("pid")).await;
-        let record = fs_err::read_to_string(place.run.workspace.process_file()).unwrap();
+        let record = fs_err::read_to_string(place.run.workspace.directory().unwrap().process_file()).unwrap();
         // What the server would find after a crash, except that the lock is gone then.
         let leader = procfs::Identity::parse(&record).unwrap();
         assert!(leader.kill_group());
@@ -129,17 +129,17 @@ async fn a_server_that_is_killed_leaves_its_scripts_to_the_next_one() {
 async fn the_workspace_of_a_living_server_is_not_swept() {
     let place = place();
     assert_eq!(Workspace::sweep(place.root.path()).unwrap(), Swept::default());
-    assert!(place.run.workspace.path().exists());
+    assert!(place.run.workspace.path().unwrap().exists());
     assert_eq!(Workspace::sweep(&place.root.path().join("none yet")).unwrap(), Swept::default());
 }
 
 #[tokio::test]
 async fn a_workspace_is_for_its_owner_and_goes_away() {
     let place = place();
-    let directory = place.run.workspace.directory().to_owned();
+    let directory = place.run.workspace.directory().unwrap().path().to_owned();
     let mode = fs_err::metadata(&directory).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
-    let stubborn = place.run.workspace.path().join("a/b");
+    let stubborn = place.run.workspace.path().unwrap().join("a/b");
     fs_err::create_dir_all(&stubborn).unwrap();
     fs_err::write(stubborn.join("file"), "x").unwrap();
     fs_err::set_permissions(&stubborn, std::fs::Permissions::from_mode(0o500)).unwrap();
