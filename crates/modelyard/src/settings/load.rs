@@ -1,5 +1,6 @@
 //! Where settings come from.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use super::{
 };
 
 const DEFAULTS: &str = include_str!("../../settings.default.toml");
+/// The settings file, where none is named.
+pub(super) const FILE: &str = "modelyard.toml";
 /// Variables of ours: `MODELYARD_SERVER__PORT` is `server.port`.
 const PREFIX: &str = "MODELYARD_";
 /// Variables of ours that scripts see and that are no settings.
@@ -36,9 +39,12 @@ pub(super) const CONTRACT: [(&str, &str); 12] = [
     ("GIT_REVISION", "info.git_revision"),
 ];
 
-/// What the command line says.
+/// What the command line says, and the program itself.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// Settings that the program brings, `section.key` and value, written as in a variable. Whatever
+    /// an operator says wins over them.
+    pub program: Vec<(String, String)>,
     /// The settings file; `modelyard.toml` in the current directory unless given.
     pub file: Option<PathBuf>,
     /// `server.host`.
@@ -91,9 +97,38 @@ pub enum SettingsError {
         /// What it should be.
         expected: String,
     },
+    /// Several of those, each on a line.
+    #[error("{}", lines(.0))]
+    Several(Vec<SettingsError>),
+}
+
+fn lines(problems: &[SettingsError]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 impl SettingsError {
+    /// All that was found wrong, or nothing.
+    fn check(mut problems: Vec<Self>) -> Result<(), Self> {
+        match problems.len() {
+            0 => Ok(()),
+            1 => Err(problems.remove(0)),
+            _ => {
+                problems.sort_by_key(|it| it.line().unwrap_or(usize::MAX));
+                Err(Self::Several(problems))
+            }
+        }
+    }
+
+    /// The line of the file where it is wrong.
+    fn line(&self) -> Option<usize> {
+        match self {
+            Self::Unknown { origin, .. } | Self::Wrong { origin, .. } => {
+                origin.rsplit_once(':')?.1.parse().ok()
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn syntax(file: &str, text: &str, error: &toml::de::Error) -> Self {
         let before = error.span().and_then(|it| text.get(..it.start));
         let line = before.map(|it| format!(":{}", it.matches('\n').count() + 1));
@@ -109,7 +144,7 @@ impl Settings {
     /// Reads the settings of this process.
     ///
     /// # Errors
-    /// Says which setting is wrong and where it stands.
+    /// Says which settings are wrong and where they stand.
     pub fn load(options: &Options) -> Result<Self, SettingsError> {
         let text = |it: OsString| it.into_string().ok();
         // What is no text is none of ours.
@@ -123,9 +158,9 @@ impl Settings {
     /// When an option is wrong.
     pub fn with_options(options: &Options) -> Result<Self, SettingsError> {
         let mut layers = Layers::defaults(DEFAULTS)?;
-        command_line(&mut layers, options)?;
-        normalise(&mut layers)?;
-        build(&layers)
+        let mut problems = program(&mut layers, options);
+        problems.extend(command_line(&mut layers, options));
+        build(layers, problems)
     }
 
     pub(super) fn from_sources(
@@ -133,26 +168,33 @@ impl Settings {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, SettingsError> {
         let mut layers = Layers::defaults(DEFAULTS)?;
-        let fallback = PathBuf::from("modelyard.toml");
+        let mut problems = program(&mut layers, options);
+        let fallback = PathBuf::from(FILE);
         let path = match &options.file {
             Some(path) => Some(path),
             None => fallback.is_file().then_some(&fallback),
         };
         if let Some(path) = path {
             let text = fs_err::read_to_string(path).map_err(SettingsError::Unreadable)?;
-            layers.file(&path.display().to_string(), &text)?;
+            problems.extend(layers.file(&path.display().to_string(), &text)?);
         }
-        variables(&mut layers, environment)?;
-        command_line(&mut layers, options)?;
-        normalise(&mut layers)?;
-        build(&layers)
+        problems.extend(variables(&mut layers, environment));
+        problems.extend(command_line(&mut layers, options));
+        build(layers, problems)
     }
+}
+
+/// What the program itself says, in the order in which it does.
+fn program(layers: &mut Layers, options: &Options) -> Vec<SettingsError> {
+    let given = options.program.iter();
+    given.filter_map(|(key, text)| layers.text(key, text, "program").err()).collect()
 }
 
 fn variables(
     layers: &mut Layers,
     environment: impl IntoIterator<Item = (String, String)>,
-) -> Result<(), SettingsError> {
+) -> Vec<SettingsError> {
+    let mut problems = Vec::new();
     let mut ours = Vec::new();
     let mut theirs = Vec::new();
     for (name, text) in environment {
@@ -164,7 +206,7 @@ fn variables(
             if key.contains("__") {
                 ours.push((key.to_lowercase().replace("__", "."), text, name));
             } else {
-                refuse_slip(layers, key, &text, &name)?;
+                problems.extend(refuse_slip(layers, key, &text, &name).err());
             }
         } else if let Some(at) = CONTRACT.iter().position(|it| it.0 == name) {
             theirs.push((at, text));
@@ -172,27 +214,30 @@ fn variables(
     }
     // Ours win over the contract's.
     theirs.sort_by_key(|it| it.0);
-    for (at, text) in theirs {
-        let (name, key) = CONTRACT[at];
-        layers.text(key, &text, &format!("variable {name}"))?;
-    }
     ours.sort();
-    for (key, text, name) in ours {
-        layers.text(&key, &text, &format!("variable {name}"))?;
+    let theirs = theirs.into_iter().map(|(at, text)| {
+        let (name, key) = CONTRACT[at];
+        (key.to_owned(), text, name.to_owned())
+    });
+    for (key, text, name) in theirs.chain(ours) {
+        problems.extend(layers.text(&key, &text, &format!("variable {name}")).err());
     }
-    Ok(())
+    problems
 }
 
 /// Brings what may be written in several ways into one.
-fn normalise(layers: &mut Layers) -> Result<(), SettingsError> {
+fn normalise(layers: &mut Layers) -> Vec<SettingsError> {
     let address = "an address that begins with `sqlite:` or `postgres://`";
-    layers.rewrite("database.url", database_url, address)?;
     let level =
         "`error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,hyper=warn`";
-    layers.rewrite("logging.level", log_level, level)?;
     let public = "an `http://` or `https://` address such as `https://models.example.org`, without \
                   query and fragment";
-    layers.rewrite("server.public_url", public_url, public)
+    let done = [
+        layers.rewrite("database.url", database_url, address),
+        layers.rewrite("logging.level", log_level, level),
+        layers.rewrite("server.public_url", public_url, public),
+    ];
+    done.into_iter().filter_map(Result::err).collect()
 }
 
 /// An address that a path can be put behind.
@@ -267,35 +312,43 @@ fn log_level(text: &str) -> Option<String> {
     EnvFilter::try_new(&filter).is_ok().then_some(filter)
 }
 
-fn command_line(layers: &mut Layers, options: &Options) -> Result<(), SettingsError> {
-    let Options { file: _, host, port, data_dir, database, register, concurrency } = options;
+fn command_line(layers: &mut Layers, options: &Options) -> Vec<SettingsError> {
+    let Options { file: _, program: _, host, port, data_dir, database, register, concurrency } =
+        options;
     let path = |it: &PathBuf| it.display().to_string();
-    for (key, option, text) in [
+    let given = [
         ("server.host", "--host", host.clone()),
         ("server.port", "--port", port.map(|it| it.to_string())),
         ("data.dir", "--data-dir", data_dir.as_ref().map(path)),
         ("database.url", "--database", database.clone()),
         ("registration.url", "--register", register.clone()),
         ("jobs.concurrency", "concurrency", concurrency.map(|it| it.to_string())),
-    ] {
-        if let Some(text) = text {
-            layers.text(key, &text, &format!("option {option}"))?;
-        }
-    }
-    Ok(())
+    ];
+    let given = given.into_iter().filter_map(|(key, option, text)| Some((key, option, text?)));
+    given
+        .filter_map(|(key, option, text)| {
+            layers.text(key, &text, &format!("option {option}")).err()
+        })
+        .collect()
 }
 
-/// Reads values in the types that they are used in.
-struct Reader<'a>(&'a Layers);
+/// Reads values in the types that they are used in. What is wrong is noted, and stands as nothing
+/// until all is read.
+struct Reader<'a> {
+    layers: &'a Layers,
+    problems: RefCell<Vec<SettingsError>>,
+}
 
 impl Reader<'_> {
-    fn wrong(&self, key: &str, expected: impl Into<String>) -> SettingsError {
-        let origin = self.0.get(key).map_or_else(String::new, |it| it.1.to_owned());
-        SettingsError::Wrong { key: key.to_owned(), origin, expected: expected.into() }
+    fn wrong<T: Default>(&self, key: &str, expected: impl Into<String>) -> T {
+        let origin = self.layers.get(key).map_or_else(String::new, |it| it.1.to_owned());
+        let wrong = SettingsError::Wrong { key: key.to_owned(), origin, expected: expected.into() };
+        self.problems.borrow_mut().push(wrong);
+        T::default()
     }
 
     fn text(&self, key: &str) -> String {
-        let value = self.0.get(key).and_then(|it| it.0.as_str());
+        let value = self.layers.get(key).and_then(|it| it.0.as_str());
         value.unwrap_or_default().to_owned()
     }
 
@@ -304,37 +357,69 @@ impl Reader<'_> {
     }
 
     fn flag(&self, key: &str) -> bool {
-        self.0.get(key).and_then(|it| it.0.as_bool()).unwrap_or(false)
+        self.layers.get(key).and_then(|it| it.0.as_bool()).unwrap_or(false)
     }
 
-    fn number<T: TryFrom<i64>>(&self, key: &str, least: i64) -> Result<T, SettingsError> {
-        let value = self.0.get(key).and_then(|it| it.0.as_integer()).filter(|it| *it >= least);
-        let value = value.and_then(|it| T::try_from(it).ok());
-        value.ok_or_else(|| self.wrong(key, format!("a whole number from {least}")))
+    fn number<T: TryFrom<i64> + Default>(&self, key: &str, least: i64) -> T {
+        let value = self.layers.get(key).and_then(|it| it.0.as_integer());
+        let value = value.filter(|it| *it >= least).and_then(|it| T::try_from(it).ok());
+        value.unwrap_or_else(|| self.wrong(key, format!("a whole number from {least}")))
     }
 
-    fn duration(&self, key: &str) -> Result<Duration, SettingsError> {
-        units::duration(&self.text(key)).ok_or_else(|| self.wrong(key, units::DURATION))
+    fn duration(&self, key: &str) -> Duration {
+        units::duration(&self.text(key)).unwrap_or_else(|| self.wrong(key, units::DURATION))
     }
 
-    fn size(&self, key: &str) -> Result<u64, SettingsError> {
-        units::size(&self.text(key)).ok_or_else(|| self.wrong(key, units::SIZE))
+    fn size(&self, key: &str) -> u64 {
+        units::size(&self.text(key)).unwrap_or_else(|| self.wrong(key, units::SIZE))
+    }
+
+    /// Keys of the setting and of the file.
+    fn auth(&self) -> Result<Auth, SettingsError> {
+        let (list, origin) = self
+            .layers
+            .get("auth.api_keys")
+            .map_or((None, "default"), |it| (it.0.as_array(), it.1));
+        let keys = list.into_iter().flatten();
+        let keys = keys.map(|it| it.as_str().filter(|it| !it.trim().is_empty()).map(str::to_owned));
+        let mut api_keys = match keys.collect::<Option<Vec<_>>>() {
+            Some(keys) => keys,
+            None => self.wrong("auth.api_keys", "a list of texts, none of them empty"),
+        };
+        if api_keys.is_empty() && origin.starts_with("variable") {
+            // Who says something of keys must not let everybody in by a slip.
+            api_keys = self.wrong("auth.api_keys", "at least one key, or else leave it out");
+        }
+        if let Some(file) = self.some("auth.api_key_file") {
+            let text = fs_err::read_to_string(file).map_err(SettingsError::Unreadable)?;
+            let lines = text.lines().map(|it| it.split('#').next().unwrap_or_default().trim());
+            let before = api_keys.len();
+            api_keys.extend(lines.filter(|it| !it.is_empty()).map(ToOwned::to_owned));
+            if api_keys.len() == before {
+                // An empty file must not mean that everybody may come in.
+                api_keys = self.wrong("auth.api_key_file", "a file with at least one key");
+            }
+        }
+        let api_key_file = self.some("auth.api_key_file").map(PathBuf::from);
+        Ok(Auth { api_keys, api_key_file, header: self.text("auth.header") })
     }
 }
 
-fn build(layers: &Layers) -> Result<Settings, SettingsError> {
-    let it = Reader(layers);
-    Ok(Settings {
+/// Reads what the layers come to. `problems` are those that they have already.
+fn build(mut layers: Layers, mut problems: Vec<SettingsError>) -> Result<Settings, SettingsError> {
+    problems.extend(normalise(&mut layers));
+    let it = Reader { layers: &layers, problems: RefCell::new(problems) };
+    let settings = Settings {
         server: Server {
             host: it.text("server.host"),
-            port: it.number("server.port", 0)?,
+            port: it.number("server.port", 0),
             public_url: it.some("server.public_url"),
-            request_timeout: it.duration("server.request_timeout")?,
-            body_limit: it.size("server.body_limit")?,
-            max_connections: it.number("server.max_connections", 1)?,
-            max_requests: it.number("server.max_requests", 1)?,
-            idle_timeout: it.duration("server.idle_timeout")?,
-            drain: it.duration("server.drain")?,
+            request_timeout: it.duration("server.request_timeout"),
+            body_limit: it.size("server.body_limit"),
+            max_connections: it.number("server.max_connections", 1),
+            max_requests: it.number("server.max_requests", 1),
+            idle_timeout: it.duration("server.idle_timeout"),
+            drain: it.duration("server.drain"),
         },
         data: Data {
             dir: it.text("data.dir").into(),
@@ -342,33 +427,33 @@ fn build(layers: &Layers) -> Result<Settings, SettingsError> {
         },
         database: Database {
             url: it.text("database.url"),
-            pool_size: it.number("database.pool_size", 1)?,
-            connect_timeout: it.duration("database.connect_timeout")?,
+            pool_size: it.number("database.pool_size", 1),
+            connect_timeout: it.duration("database.connect_timeout"),
         },
         blobs: BlobStore { url: it.text("blobs.url"), options: layers.free() },
         jobs: Jobs {
-            concurrency: it.number("jobs.concurrency", 1)?,
-            max_pending: it.number("jobs.max_pending", 1)?,
-            drain: it.duration("jobs.drain")?,
+            concurrency: it.number("jobs.concurrency", 1),
+            max_pending: it.number("jobs.max_pending", 1),
+            drain: it.duration("jobs.drain"),
         },
         tasks: Tasks { shell: it.flag("tasks.shell") },
-        auth: auth(&it)?,
+        auth: it.auth()?,
         registration: Registration {
             url: it.some("registration.url"),
             host: it.some("registration.host"),
-            port: Some(it.number("registration.port", 0)?).filter(|it| *it != 0),
+            port: Some(it.number("registration.port", 0)).filter(|it| *it != 0),
             key: it.some("registration.key"),
-            keepalive_interval: it.duration("registration.keepalive_interval")?,
-            retries: it.number("registration.retries", 0)?,
-            retry_delay: it.duration("registration.retry_delay")?,
-            grace: it.duration("registration.grace")?,
+            keepalive_interval: it.duration("registration.keepalive_interval"),
+            retries: it.number("registration.retries", 0),
+            retry_delay: it.duration("registration.retry_delay"),
+            grace: it.duration("registration.grace"),
         },
         logging: Logging {
             level: it.text("logging.level"),
             format: match it.text("logging.format").as_str() {
                 "console" => LogFormat::Console,
                 "json" => LogFormat::Json,
-                _ => return Err(it.wrong("logging.format", "`console` or `json`")),
+                _ => it.wrong("logging.format", "`console` or `json`"),
             },
         },
         info: InfoSettings {
@@ -376,27 +461,7 @@ fn build(layers: &Layers) -> Result<Settings, SettingsError> {
             git_revision: it.some("info.git_revision"),
         },
         shown: layers.shown(),
-    })
-}
-
-/// Keys of the setting and of the file.
-fn auth(it: &Reader<'_>) -> Result<Auth, SettingsError> {
-    let list = it.0.get("auth.api_keys").and_then(|it| it.0.as_array());
-    let mut api_keys = Vec::new();
-    for key in list.into_iter().flatten() {
-        let text = key.as_str().filter(|it| !it.is_empty());
-        api_keys.push(text.ok_or_else(|| it.wrong("auth.api_keys", "a list of texts"))?.to_owned());
-    }
-    if let Some(file) = it.some("auth.api_key_file") {
-        let text = fs_err::read_to_string(file).map_err(SettingsError::Unreadable)?;
-        let lines = text.lines().map(|it| it.split('#').next().unwrap_or_default().trim());
-        let before = api_keys.len();
-        api_keys.extend(lines.filter(|it| !it.is_empty()).map(ToOwned::to_owned));
-        if api_keys.len() == before {
-            // An empty file must not mean that everybody may come in.
-            return Err(it.wrong("auth.api_key_file", "a file with at least one key"));
-        }
-    }
-    let api_key_file = it.some("auth.api_key_file").map(PathBuf::from);
-    Ok(Auth { api_keys, api_key_file, header: it.text("auth.header") })
+    };
+    SettingsError::check(it.problems.into_inner())?;
+    Ok(settings)
 }

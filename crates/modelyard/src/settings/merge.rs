@@ -42,11 +42,17 @@ impl Layers {
         Ok(Self { values })
     }
 
-    /// Lays a settings file over it; tables that are not settings are the manifest's.
-    pub(super) fn file(&mut self, name: &str, text: &str) -> Result<(), SettingsError> {
+    /// Lays a settings file over it; tables that are not settings are the manifest's. Answers all
+    /// that is wrong in it.
+    pub(super) fn file(
+        &mut self,
+        name: &str,
+        text: &str,
+    ) -> Result<Vec<SettingsError>, SettingsError> {
         let table: toml::Table =
             text.parse().map_err(|it| SettingsError::syntax(name, text, &it))?;
         let sections = self.sections();
+        let mut problems = Vec::new();
         let mut found = Vec::new();
         for (section, value) in &table {
             if MODEL.contains(&section.as_str()) {
@@ -55,22 +61,25 @@ impl Layers {
             if !sections.contains(section) {
                 let valid: Vec<&str> =
                     sections.iter().map(String::as_str).chain(MODEL.iter().copied()).collect();
-                return Err(SettingsError::Unknown {
+                let unknown = SettingsError::Unknown {
                     key: section.clone(),
                     origin: origin(name, text, section),
                     hint: hint(section, &valid),
-                });
+                };
+                problems.push(unknown);
+                continue;
             }
             let Value::Table(keys) = value else {
-                return Err(self.unknown(section, &origin(name, text, section)));
+                problems.push(self.unknown(section, &origin(name, text, section)));
+                continue;
             };
             flatten(&format!("{section}."), keys, &mut |key, value| found.push((key, value)));
         }
         for (key, value) in found {
             let origin = origin(name, text, &key);
-            self.set(&key, value, origin)?;
+            problems.extend(self.set(&key, value, origin).err());
         }
-        Ok(())
+        Ok(problems)
     }
 
     /// Lays one setting over it, given as text.

@@ -1,9 +1,11 @@
 //! Settings: how this process runs. What a model is stands in its manifest.
 //!
-//! Defaults are in `settings.default.toml` alone. Over them come `modelyard.toml`, the environment
-//! and the command line; the later wins. Whatever is unknown or mistyped is an error that says
+//! Defaults are in `settings.default.toml` alone. Over them come what a program brings
+//! ([`ServiceBuilder::with_setting`](crate::ServiceBuilder::with_setting)), `modelyard.toml`, the
+//! environment and the command line; the later wins. Whatever is unknown or mistyped is an error that says
 //! where it stands and what was probably meant.
 
+pub mod flags;
 mod load;
 mod merge;
 #[cfg(test)]
@@ -133,9 +135,10 @@ pub struct Logging {
 }
 
 /// The form of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
+    #[default]
     Console,
     /// One JSON object a line.
     Json,

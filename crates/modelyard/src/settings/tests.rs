@@ -245,3 +245,67 @@ fn the_documentation_lists_every_setting_with_its_default() {
     let contract = super::load::CONTRACT.map(|(name, key)| format!("| `{name}` | `{key}` |"));
     assert_eq!(rows, contract);
 }
+
+#[test]
+fn all_problems_come_at_once_in_the_order_of_their_lines() {
+    let file = "[server]\nprot = 1\ndrain = \"soon\"\nport = \"x\"\n\n[sever]\na = 1\n\n[jobs]\nmax_pending = true\nconcurrency = 0\n";
+    let environment = [("MODELYARD_DATABASE__POOL_SIZE", "many"), ("MODELYARD_SERVER_HOST", "h")];
+    let error = load(file, &environment).unwrap_err();
+    let said: Vec<&str> = error.lines().collect();
+    assert_eq!(
+        said,
+        [
+            "modelyard.toml:2: there is no setting `server.prot`, did you mean `server.port`?",
+            "modelyard.toml:3: `server.drain` is a duration such as \"90s\", \"30m\" or \"2h\"",
+            "modelyard.toml:4: `server.port` is a whole number, not a text",
+            "modelyard.toml:6: there is no setting `sever`, did you mean `server`?",
+            "modelyard.toml:10: `jobs.max_pending` is a whole number, not `true` or `false`",
+            "modelyard.toml:11: `jobs.concurrency` is a whole number from 1",
+            "variable MODELYARD_SERVER_HOST: there is no setting `MODELYARD_SERVER_HOST`, did you mean `MODELYARD_SERVER__HOST`?",
+            "variable MODELYARD_DATABASE__POOL_SIZE: `database.pool_size` is a whole number",
+        ]
+    );
+}
+
+#[test]
+fn whoever_names_keys_and_gives_none_is_told() {
+    for blank in [", ,", " ", ","] {
+        for name in ["SERVICEKIT_API_KEYS", "MODELYARD_AUTH__API_KEYS"] {
+            let error = load("", &[(name, blank)]).unwrap_err();
+            assert!(error.starts_with(&format!("variable {name}: `auth.api_keys` is ")), "{error}");
+        }
+    }
+    assert!(load("[auth]\napi_keys = [\" \"]\n", &[]).unwrap_err().contains("none of them empty"));
+    assert!(load("[auth]\napi_keys = [3]\n", &[]).unwrap_err().contains("a list of texts"));
+    assert!(load("[auth]\napi_keys = []\n", &[]).unwrap().auth.api_keys.is_empty());
+}
+
+#[test]
+fn what_a_program_brings_is_better_than_a_default_and_nothing_else() {
+    let program = |given: &[(&str, &str)], file: &str, environment: &[(&str, &str)], port| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("modelyard.toml");
+        fs_err::write(&path, file).unwrap();
+        let program = given.iter().map(|it| (it.0.to_owned(), it.1.to_owned())).collect();
+        let options = Options { file: Some(path), program, port, ..Options::default() };
+        let environment = environment.iter().map(|it| (it.0.to_owned(), it.1.to_owned()));
+        Settings::from_sources(&options, environment)
+    };
+    let brought = [("server.port", "1111"), ("auth.header", "X-Model-Key")];
+    let file = "[server]\nport = 2222\n";
+    let variable = [("PORT", "3333")];
+    for (file, variable, option, port) in [
+        ("", &[][..], None, 1111),
+        (file, &[], None, 2222),
+        (file, &variable, None, 3333),
+        (file, &variable, Some(4444), 4444),
+    ] {
+        let settings = program(&brought, file, variable, option).unwrap();
+        assert_eq!((settings.server.port, settings.auth.header.as_str()), (port, "X-Model-Key"));
+    }
+    let shown = program(&brought, "", &[], None).unwrap();
+    let shown = shown.effective().iter().find(|it| it.key == "auth.header").unwrap().clone();
+    assert_eq!((shown.value.as_str(), shown.origin.as_str()), ("\"X-Model-Key\"", "program"));
+    let error = program(&[("server.prot", "1")], "", &[], None).unwrap_err().to_string();
+    assert_eq!(error, "program: there is no setting `server.prot`, did you mean `server.port`?");
+}
