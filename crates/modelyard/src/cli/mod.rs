@@ -8,11 +8,9 @@ mod serve;
 mod settings;
 
 use std::error::Error;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use modelyard::settings::Options;
+use clap::{Parser, Subcommand};
 
 /// Turns a model into a governed production service.
 #[derive(Debug, Parser)]
@@ -32,29 +30,6 @@ enum Verb {
     Db(db::Database),
     /// Show every setting with where it comes from.
     Settings(settings::ShowSettings),
-}
-
-/// Settings that commands share. Each is also a line of `modelyard.toml` and a variable of the
-/// environment; what is given here wins.
-#[derive(Clone, Debug, Default, Args)]
-struct Overrides {
-    /// The settings file; `modelyard.toml` in the current directory unless given.
-    #[arg(long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
-    /// Where the embedded database, content and workspaces are [default: .modelyard].
-    #[arg(long, value_name = "DIR", global = true)]
-    data_dir: Option<PathBuf>,
-    /// `postgres://user:password@host:port/name`, or `sqlite:PATH`; an embedded database in the
-    /// data directory unless given.
-    #[arg(long, value_name = "URL", global = true)]
-    database: Option<String>,
-}
-
-impl Overrides {
-    fn options(self) -> Options {
-        let Self { config, data_dir, database } = self;
-        Options { file: config, data_dir, database, ..Options::default() }
-    }
 }
 
 /// Runs a command.

@@ -3,45 +3,33 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use modelyard::settings::{Options, Settings};
+use modelyard::settings::Settings;
+use modelyard::settings::flags::Flags;
 use modelyard::{Service, logging, server};
 use modelyard_ml::project::{LoadOptions, Param, Project};
 
-use super::{Done, Overrides};
+use super::Done;
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
     /// Directories with a `modelyard.toml` or an `MLproject`; the current one unless given. Each is
     /// served below `/services/ID`, and a single one also at `/`.
     dirs: Vec<PathBuf>,
-    /// Where to listen [default: 127.0.0.1].
-    #[arg(long)]
-    host: Option<String>,
-    /// The port to listen on; 0 for any free one [default: 9090].
-    #[arg(long)]
-    port: Option<u16>,
-    /// The orchestrator to register with, such as `http://chap:8000/v2/services/$register`.
-    #[arg(long, value_name = "URL")]
-    register: Option<String>,
     /// A further placeholder of an `MLproject`'s commands.
     #[arg(long = "param", value_name = "NAME=FILE")]
     params: Vec<Param>,
     #[command(flatten)]
-    overrides: Overrides,
+    flags: Flags,
 }
 
 impl Serve {
     pub(super) async fn run(self) -> Done {
-        let Self { mut dirs, host, port, register, params, overrides } = self;
+        let Self { mut dirs, params, flags } = self;
         if dirs.is_empty() {
             dirs.push(PathBuf::from("."));
         }
-        let mut options = Options { host, port, register, ..overrides.options() };
-        if let ([only], None) = (dirs.as_slice(), &options.file) {
-            // The settings of a single project may stand in its own manifest.
-            let manifest = only.join("modelyard.toml");
-            options.file = manifest.is_file().then_some(manifest);
-        }
+        let only = if let [only] = dirs.as_slice() { Some(only.as_path()) } else { None };
+        let options = flags.options(only);
         let settings = Settings::load(&options)?;
         let _log = logging::start(&settings);
 
