@@ -17,16 +17,21 @@ pub(super) struct Init {
     /// Where to make the directory.
     #[arg(long, default_value = ".")]
     path: PathBuf,
+    /// A checkout of Modelyard that a `rust-fn` project is built with; the published repository unless
+    /// given.
+    #[arg(long, value_name = "DIR")]
+    modelyard: Option<PathBuf>,
 }
 
 impl Init {
     pub(super) fn run(self) -> Done {
-        let Self { name, template, path } = self;
-        let made = create(&InitOptions { name: name.clone(), template, path: path.clone() })?;
+        let Self { name, template, path, modelyard } = self;
+        let directory = path.join(&name);
+        let made = create(&InitOptions { name, template, path, modelyard })?;
         for file in &made {
             println!("{}", file.display());
         }
-        println!("\nNext: modelyard serve {}", path.join(name).display());
+        println!("\nNext: {}", template.command(&directory));
         Ok(())
     }
 }

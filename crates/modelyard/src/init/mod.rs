@@ -9,6 +9,11 @@ use thiserror::Error;
 #[cfg(test)]
 mod tests;
 
+/// Where the published crate is.
+const REPOSITORY: &str = "git = \"https://github.com/modelyard/modelyard\"";
+/// The crate in a checkout.
+const CRATE: &str = "crates/modelyard";
+
 /// What kind of project to begin with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Template {
@@ -21,6 +26,17 @@ pub enum Template {
     RustFn,
 }
 
+impl Template {
+    /// The command that serves a project of this kind in `directory`.
+    pub fn command(self, directory: &Path) -> String {
+        let directory = directory.display();
+        match self {
+            Self::ShellPy | Self::ShellR => format!("modelyard serve {directory}"),
+            Self::RustFn => format!("cd {directory} && cargo run --release"),
+        }
+    }
+}
+
 /// What to make, and where.
 #[derive(Clone, Debug)]
 pub struct InitOptions {
@@ -29,6 +45,8 @@ pub struct InitOptions {
     pub template: Template,
     /// The directory in which the project's directory is made.
     pub path: PathBuf,
+    /// A checkout of Modelyard that a Rust program is to use; the published repository unless given.
+    pub modelyard: Option<PathBuf>,
 }
 
 /// Why no project was made. Nothing is left behind then.
@@ -41,6 +59,9 @@ pub enum InitError {
     Name { given: String, suggested: ServiceId },
     #[error("{} exists already; choose another name or --path", .0.display())]
     Exists(PathBuf),
+    /// There is no Modelyard to build a program with.
+    #[error("{} is no checkout of Modelyard: there is no {CRATE}/Cargo.toml in it", .0.display())]
+    NoCheckout(PathBuf),
     /// The source names the path.
     #[error("the project cannot be written")]
     Unwritable(#[source] io::Error),
@@ -48,17 +69,18 @@ pub enum InitError {
 
 /// Makes a project's directory and files, and lists the files.
 pub fn create(options: &InitOptions) -> Result<Vec<PathBuf>, InitError> {
-    let InitOptions { name, template, path } = options;
+    let InitOptions { name, template, path, modelyard } = options;
     let id: ServiceId = name
         .parse()
         .map_err(|_| InitError::Name { given: name.clone(), suggested: slugify(name) })?;
+    let source = modelyard.as_deref().map_or_else(|| Ok(REPOSITORY.to_owned()), checkout)?;
     let root = path.join(id.as_str());
     fs_err::create_dir_all(path).map_err(InitError::Unwritable)?;
     fs_err::create_dir(&root).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => InitError::Exists(root.clone()),
         _ => InitError::Unwritable(error),
     })?;
-    write(&root, &id, *template).map_err(|error| {
+    write(&root, &id, &source, *template).map_err(|error| {
         // Half a project would only be in the way of the next attempt. What went wrong first is
         // the news; that it could not be cleaned up as well is not.
         let _ = fs_err::remove_dir_all(&root);
@@ -66,7 +88,24 @@ pub fn create(options: &InitOptions) -> Result<Vec<PathBuf>, InitError> {
     })
 }
 
-fn write(root: &Path, id: &ServiceId, template: Template) -> io::Result<Vec<PathBuf>> {
+/// The dependency on the crate of a checkout, wherever the project is.
+fn checkout(root: &Path) -> Result<String, InitError> {
+    let found = fs_err::canonicalize(root.join(CRATE));
+    match found {
+        Ok(it) if it.join("Cargo.toml").is_file() => {
+            // Quoted as TOML wants it.
+            Ok(format!("path = {}", toml::Value::from(it.display().to_string())))
+        }
+        _ => Err(InitError::NoCheckout(root.to_owned())),
+    }
+}
+
+fn write(
+    root: &Path,
+    id: &ServiceId,
+    source: &str,
+    template: Template,
+) -> io::Result<Vec<PathBuf>> {
     let title = title(id);
     files(template)
         .iter()
@@ -75,7 +114,8 @@ fn write(root: &Path, id: &ServiceId, template: Template) -> io::Result<Vec<Path
             if let Some(directory) = file.parent() {
                 fs_err::create_dir_all(directory)?;
             }
-            fs_err::write(&file, text.replace("@NAME@", id.as_str()).replace("@TITLE@", &title))?;
+            let text = text.replace("@NAME@", id.as_str()).replace("@TITLE@", &title);
+            fs_err::write(&file, text.replace("@SOURCE@", source))?;
             Ok(file)
         })
         .collect()

@@ -5,7 +5,7 @@ use modelyard_ml::project::Project;
 use super::*;
 
 fn options(path: &Path, name: &str, template: Template) -> InitOptions {
-    InitOptions { name: name.to_owned(), template, path: path.to_owned() }
+    InitOptions { name: name.to_owned(), template, path: path.to_owned(), modelyard: None }
 }
 
 #[test]
@@ -29,7 +29,11 @@ fn nothing_of_the_template_is_left_unfilled() {
         let parent = tempfile::tempdir().unwrap();
         for file in create(&options(parent.path(), "m1", template)).unwrap() {
             let text = fs_err::read_to_string(&file).unwrap();
-            assert!(!text.contains("@NAME@") && !text.contains("@TITLE@"), "{}", file.display());
+            assert!(
+                !["@NAME@", "@TITLE@", "@SOURCE@"].iter().any(|it| text.contains(it)),
+                "{}",
+                file.display()
+            );
         }
     }
 }
@@ -83,4 +87,31 @@ fn a_name_that_is_no_service_id_is_refused_with_one_that_is() {
     let InitError::Name { suggested, .. } = &error else { panic!("{error}") };
     assert_eq!(suggested.as_str(), "my-model");
     assert_eq!(fs_err::read_dir(parent.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_program_is_built_with_the_checkout_that_is_named() {
+    let parent = tempfile::tempdir().unwrap();
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut options = options(parent.path(), "tiny", Template::RustFn);
+    options.modelyard = Some(workspace.clone());
+    create(&options).unwrap();
+    let manifest = fs_err::read_to_string(parent.path().join("tiny/Cargo.toml")).unwrap();
+    let here = fs_err::canonicalize(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let dependency = format!("modelyard = {{ path = \"{}\" }}", here.display());
+    assert!(manifest.contains(&dependency), "{manifest}");
+
+    options.name = "other".to_owned();
+    options.modelyard = Some(parent.path().to_owned());
+    let error = create(&options).unwrap_err();
+    assert!(matches!(error, InitError::NoCheckout(_)), "{error}");
+    assert!(!parent.path().join("other").exists());
+}
+
+#[test]
+fn what_comes_next_fits_the_project() {
+    let command = |it: Template| it.command(Path::new("./x"));
+    assert_eq!(command(Template::ShellPy), "modelyard serve ./x");
+    assert_eq!(command(Template::ShellR), "modelyard serve ./x");
+    assert_eq!(command(Template::RustFn), "cd ./x && cargo run --release");
 }
