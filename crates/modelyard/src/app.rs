@@ -67,6 +67,8 @@ pub struct Assembled {
     pub jobs: Option<Jobs>,
     /// Its model, when it has one.
     pub ml: Option<Ml>,
+    /// How it does.
+    pub health: Checks,
     /// `/api/v1/info`.
     pub info: Value,
     /// Its routes.
@@ -141,16 +143,16 @@ pub fn assemble(
     let mut questions = service.checks.clone();
     questions.push(database_check(db.clone()));
     questions.extend(registration);
-    let checks = Checks::new(questions, background.clone());
+    let health = Checks::new(questions, background.clone());
 
     let mut parts = vec![
-        checks.part(),
+        health.part(),
         Info::new(&info)?.part(),
         System::new(clock.clone()).part(),
         configs.part(),
         artifacts.part(service.artifacts),
-        metrics.part(),
     ];
+    parts.extend(service.metrics.then(|| metrics.part()));
     parts.extend(jobs.iter().map(Jobs::part));
     parts.extend(ml.iter().map(Ml::part));
     parts.extend(tasks.iter().map(Tasks::part));
@@ -162,7 +164,7 @@ pub fn assemble(
     });
     let (routes, openapi) = fold(parts, &service);
     let name = service.info.display_name;
-    Ok(Assembled { id, name, configs, jobs, ml, info, routes, openapi, work, counters })
+    Ok(Assembled { id, name, configs, jobs, ml, health, info, routes, openapi, work, counters })
 }
 
 fn fold(parts: Vec<Part>, service: &Service) -> (Router, OpenApi) {

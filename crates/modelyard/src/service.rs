@@ -35,6 +35,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::server::{self, ServeError};
+use crate::settings::flags::Flags;
 use crate::settings::{Options, Settings};
 
 /// A service that is ready to be served.
@@ -51,6 +52,7 @@ pub struct Service {
     pub(crate) directory: Option<PathBuf>,
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) limits: Limits,
+    pub(crate) metrics: bool,
     pub(crate) checks: Vec<HealthCheck>,
     pub(crate) api_keys: Vec<String>,
     /// What the operator should read at start.
@@ -82,7 +84,7 @@ impl Service {
             &info.id.as_str().replace('-', "_"),
             &["ml_training_workspace", "ml_prediction"],
         );
-        ServiceBuilder(Service {
+        let service = Service {
             info,
             info_fields: Map::new(),
             config: ConfigSchema::new(title),
@@ -95,10 +97,12 @@ impl Service {
             directory: None,
             environment: BTreeMap::new(),
             limits: Limits::default(),
+            metrics: true,
             checks: Vec::new(),
             api_keys: Vec::new(),
             notes: Vec::new(),
-        })
+        };
+        ServiceBuilder { service, settings: Vec::new() }
     }
 
     /// The service that a directory describes.
@@ -140,7 +144,11 @@ impl Service {
 /// Describes a service, piece by piece.
 #[derive(Debug)]
 #[must_use]
-pub struct ServiceBuilder(Service);
+pub struct ServiceBuilder {
+    service: Service,
+    /// Keys and values, in the order in which they were given.
+    settings: Vec<(String, String)>,
+}
 
 impl ServiceBuilder {
     /// What its configs hold: the fields of `C`. Every config has the reserved fields
@@ -151,7 +159,7 @@ impl ServiceBuilder {
 
     /// What its configs hold, described by hand.
     pub fn config_schema(mut self, schema: ConfigSchema) -> Self {
-        self.0.config = schema;
+        self.service.config = schema;
         self
     }
 
@@ -159,19 +167,19 @@ impl ServiceBuilder {
     /// [`Model`](crate::Model), or commands. Without a runner the service holds configs and
     /// artifacts only.
     pub fn runner(mut self, runner: impl Runner) -> Self {
-        self.0.runner = Some(Arc::new(runner));
+        self.service.runner = Some(Arc::new(runner));
         self
     }
 
     /// What the levels of its artifacts are called.
     pub fn with_hierarchy(mut self, hierarchy: Hierarchy) -> Self {
-        self.0.hierarchy = hierarchy;
+        self.service.hierarchy = hierarchy;
         self
     }
 
     /// What clients may do with its artifacts, beside reading.
     pub fn with_artifacts(mut self, access: Access) -> Self {
-        self.0.artifacts = access;
+        self.service.artifacts = access;
         self
     }
 
@@ -184,7 +192,7 @@ impl ServiceBuilder {
     where
         F: Future<Output = Checked> + Send + 'static,
     {
-        self.0.checks.push(HealthCheck { name, ask: Arc::new(move || check().boxed()) });
+        self.service.checks.push(HealthCheck { name, ask: Arc::new(move || check().boxed()) });
         self
     }
 
@@ -200,27 +208,71 @@ impl ServiceBuilder {
         R: Serialize + 'static,
         F: Future<Output = Result<R, ModelError>> + 'static,
     {
-        self.0.functions = self.0.functions.with(name, function);
+        self.service.functions = self.service.functions.with(name, function);
         self
     }
 
     /// Lets clients store shell commands as tasks and run them: whoever may write tasks may then run
     /// anything that the server's user may.
     pub fn with_shell_tasks(mut self) -> Self {
-        self.0.shell_tasks = ShellTasks::Allowed;
+        self.service.shell_tasks = ShellTasks::Allowed;
         self
     }
 
     /// Asks every client for one of these keys, in the header `X-API-Key`, beside those of the
     /// settings.
     pub fn with_auth(mut self, keys: impl IntoIterator<Item = String>) -> Self {
-        self.0.api_keys.extend(keys);
+        self.service.api_keys.extend(keys);
         self
     }
 
     /// Adds a field of your own to `/api/v1/info`.
     pub fn with_info_field(mut self, name: &str, value: Value) -> Self {
-        self.0.info_fields.insert(name.to_owned(), value);
+        self.service.info_fields.insert(name.to_owned(), value);
+        self
+    }
+
+    /// What each run of a shell command may use: those of tasks, and archives of workspaces. A
+    /// [`ShellRunner`] has limits of its own, in its [`ShellSpec`](crate::ShellSpec).
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.service.limits = limits;
+        self
+    }
+
+    /// Whether it answers `/metrics`; it does unless told otherwise.
+    pub fn with_metrics(mut self, shown: bool) -> Self {
+        self.service.metrics = shown;
+        self
+    }
+
+    /// How many jobs it does at a time: the setting `jobs.concurrency`.
+    pub fn with_jobs(self, concurrency: usize) -> Self {
+        self.with_setting("jobs.concurrency", concurrency)
+    }
+
+    /// The orchestrator that it registers with: the setting `registration.url`.
+    pub fn with_registration(self, url: &str) -> Self {
+        self.with_setting("registration.url", url)
+    }
+
+    /// The database that it keeps its rows in: the setting `database.url`.
+    pub fn with_database(self, url: &str) -> Self {
+        self.with_setting("database.url", url)
+    }
+
+    /// Where it listens: the settings `server.host` and `server.port`.
+    pub fn with_address(self, host: &str, port: u16) -> Self {
+        self.with_setting("server.host", host).with_setting("server.port", port)
+    }
+
+    /// Any other setting, by its key as in `docs/settings.md` and written as in a variable:
+    /// `.with_setting("auth.header", "X-Model-Key")`. It is better than the default of the setting,
+    /// and whatever an operator says is better: `modelyard.toml`, the environment, the command line.
+    ///
+    /// [`serve`](Self::serve) says when there is no such setting. [`build`](Self::build) knows no
+    /// settings: a program that starts a [`Server`](crate::Server) itself gives it its own.
+    pub fn with_setting(mut self, key: &str, value: impl fmt::Display) -> Self {
+        self.settings.push((key.to_owned(), value.to_string()));
         self
     }
 
@@ -229,18 +281,26 @@ impl ServiceBuilder {
     /// # Errors
     /// When the description contradicts itself.
     pub fn build(self) -> Result<Service, ServiceError> {
-        self.0.info.check()?;
-        Ok(self.0)
+        self.service.info.check()?;
+        Ok(self.service)
     }
 
-    /// Serves it until the process is asked to stop, with the settings of `modelyard.toml` in the
-    /// current directory and of the environment.
+    /// Serves it until the process is asked to stop. The settings are those of the command line, of
+    /// the environment, of `modelyard.toml` in the current directory and of this builder; each wins
+    /// over those after it.
+    ///
+    /// The command line is that of the process, and takes what `modelyard serve` does: `--host`,
+    /// `--port`, `--data-dir`, `--database`, `--register`, `--config`. `--help` lists them, and the
+    /// process ends; so it does with anything else. A program with a command line of its own gives
+    /// [`server::serve`] what [`build`](Self::build) makes.
     ///
     /// # Errors
     /// When the settings are wrong, the database cannot be opened, or the port is taken.
-    pub async fn serve(self) -> Result<(), ServeError> {
+    pub async fn serve(mut self) -> Result<(), ServeError> {
+        let program = std::mem::take(&mut self.settings);
         let service = self.build()?;
-        let settings = Settings::load(&Options::default())?;
+        let flags = Flags::of_this_process(service.info.display_name.clone());
+        let settings = Settings::load(&Options { program, ..flags.options(None) })?;
         let _log = crate::logging::start(&settings);
         server::serve(vec![service], settings).await
     }
