@@ -13,6 +13,7 @@ use modelyard_flow::job;
 use modelyard_kernel::background::on_a_thread;
 use modelyard_kernel::blobs::OpenError;
 use modelyard_kernel::{Background, Blobs, Caller, Clock, Db, Failure, HealthCheck, db};
+use modelyard_ml::info::PeriodType;
 use modelyard_ml::ml::Ml;
 use modelyard_run::runner::{RunError, Workspace};
 use modelyard_schema::SchemaError;
@@ -23,6 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::app::{self, Assembled, Shared, TENANT};
 use crate::data_dir::{DataDir, DataDirError};
+use crate::health;
 use crate::http::{self, Authenticator, NotAHeader, ServeOptions, Sites};
 use crate::metrics::Metrics;
 use crate::openapi::About;
@@ -143,14 +145,17 @@ impl Server {
                 return Err(ServeError::TwoIds(id.to_owned()));
             }
         }
-        // First of all, so that a port that is taken costs nothing.
-        let listener = listen(&settings).await?;
+        let mut stop = std::pin::pin!(stop);
+        // First of all, so that a port that is taken costs nothing. Looking a name up may take long.
+        let listener = tokio::select! {
+            listener = listen(&settings) => listener?,
+            () = &mut stop => return Ok(None),
+        };
         let address = listener
             .local_addr()
             .map_err(|cause| ServeError::Listen { address: settings.server.host.clone(), cause })?;
         let clock = Clock::system();
         let data_dir = DataDir::open(&settings.data.dir, &clock)?;
-        let mut stop = std::pin::pin!(stop);
         let shared = tokio::select! {
             shared = share(&settings, &data_dir, clock) => shared?,
             () = &mut stop => return Ok(None),
@@ -381,7 +386,12 @@ async fn launch(
     let mut routers = Vec::with_capacity(services.len());
     let mut assembled = Vec::with_capacity(services.len());
     let mut registrations = Vec::new();
+    // Whoever may ask one of the services may ask for what is all of theirs.
+    let mut measured = false;
+    let mut front_keys = settings.auth.api_keys.clone();
     for service in services {
+        measured |= service.metrics;
+        front_keys.extend(service.api_keys.iter().cloned());
         let id = service.info.id.as_str().to_owned();
         let registration = registration::prepare(&settings.registration, address)
             .map(|it| if alone { it } else { it.below(&format!("/services/{id}")) });
@@ -398,6 +408,7 @@ async fn launch(
             started.push(ml.clone());
         }
     }
+    let health = assembled.iter().map(|it| (it.id.clone(), it.health.clone())).collect();
     for service in assembled {
         if let Some(jobs) = &service.jobs {
             jobs.start(service.work).await?;
@@ -405,7 +416,13 @@ async fn launch(
         sweep_content(&service.id, shared);
     }
     let shown: Vec<_> = names.iter().map(|(id, name)| (id.as_str(), name.as_str())).collect();
-    let routes = http::mount(routers, page::front(&shown));
+    let mut front = page::front(&shown).merge(health::front(health));
+    if measured {
+        front = front.merge(Router::from(shared.metrics.part().routes));
+    }
+    let authenticator = Authenticator::new("front", &settings.auth.header, front_keys)?
+        .within(sites(settings, address));
+    let routes = http::mount(routers, http::guarded(front, authenticator));
     Ok(Launched { routes, services: names, registrations })
 }
 
@@ -423,6 +440,7 @@ fn build(
         tracing::warn!(service = service.info.id.as_str(), "{note}");
     }
     let needs_key = keys.iter().any(|it| !it.is_empty());
+    warn(&service, settings, address, needs_key);
     let header = &settings.auth.header;
     let authenticator = Authenticator::new(service.info.id.as_str(), header, keys)?
         .within(sites(settings, address));
@@ -434,6 +452,30 @@ fn build(
     let openapi = std::mem::take(&mut service.openapi);
     let routes = page::with_pages(routes, openapi, &about)?;
     Ok((service, http::guarded(routes, authenticator)))
+}
+
+/// What the operator should think about at start.
+fn warn(service: &Service, settings: &Settings, address: SocketAddr, needs_key: bool) {
+    let id = service.info.id.as_str();
+    if !needs_key && !address.ip().is_loopback() {
+        tracing::warn!(
+            service = id,
+            %address,
+            "everybody on the network may do everything, since there are no keys; set \
+             `auth.api_keys` or `auth.api_key_file`, or let `server.host` be 127.0.0.1"
+        );
+    }
+    if service.runner.is_some()
+        && service.info.period_type == PeriodType::Any
+        && !settings.info.provenance
+    {
+        tracing::warn!(
+            service = id,
+            "the period type is `any`, which chap-core up to 2.2 does not know, so that it refuses the \
+             service; say `supported_period_type: week` or `month` in an MLproject, or \
+             `period_type` in `modelyard.toml`"
+        );
+    }
 }
 
 /// From where a service may be asked.

@@ -62,12 +62,12 @@ async fn ask(check: &HealthCheck) -> Checked {
 }
 
 impl Report {
-    pub(super) fn new(checks: &[HealthCheck], answers: Vec<Checked>, overall: Health) -> Self {
+    pub(super) fn new(names: &[&str], answers: Vec<Checked>, overall: Health) -> Self {
         let states = answers.iter().map(|it| it.0).collect();
-        let answers: Vec<(&str, One)> = checks
+        let answers: Vec<(&str, One)> = names
             .iter()
             .zip(answers)
-            .map(|(check, (state, message))| (check.name, One { state, message }))
+            .map(|(name, (state, message))| (*name, One { state, message }))
             .collect();
         let answers = (!answers.is_empty()).then_some(InOrder(answers));
         let body = serde_json::to_string(&Wire { status: overall, checks: answers });

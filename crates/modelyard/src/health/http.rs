@@ -1,10 +1,13 @@
 //! `/health`. Open to everyone, but its stream is not.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
+use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use futures_util::stream;
 use http::{HeaderValue, StatusCode, header};
 use modelyard_flow::job::http::{event_stream, poll_interval};
@@ -13,7 +16,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Checks;
+use super::{Checks, Report, overall};
 
 pub(super) fn routes(checks: Checks) -> OpenApiRouter {
     OpenApiRouter::new()
@@ -41,7 +44,20 @@ struct HealthStatus {
     (status = 503, body = HealthStatus, description = "unhealthy"),
 ))]
 async fn get_health(State(checks): State<Checks>) -> Response {
-    let report = checks.latest().await;
+    answer(checks.latest().await.as_ref())
+}
+
+/// The same of all services of a process.
+pub(super) fn front(services: Vec<(String, Checks)>) -> Router {
+    let services: Arc<[_]> = services.into();
+    let show = move || {
+        let services = services.clone();
+        async move { answer(&overall(&services).await) }
+    };
+    Router::new().route("/health", get(show))
+}
+
+fn answer(report: &Report) -> Response {
     let mut response = Body::from(report.body.clone()).into_response();
     if report.overall == Health::Unhealthy {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

@@ -9,7 +9,9 @@ mod http;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Bytes;
+use futures_util::future::join_all;
 use modelyard_kernel::{Background, Health, HealthCheck, Part};
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, oneshot};
@@ -89,7 +91,8 @@ impl Checks {
     async fn look(&self) -> Arc<Report> {
         let answers = ask_all(&self.0.checks).await;
         let overall = answers.iter().map(|it| it.0).max().unwrap_or(Health::Healthy);
-        let report = Arc::new(Report::new(&self.0.checks, answers, overall));
+        let names: Vec<&str> = self.0.checks.iter().map(|it| it.name).collect();
+        let report = Arc::new(Report::new(&names, answers, overall));
         let before = self.0.latest.write().replace(report.clone());
         let was = |n: usize| before.as_ref().and_then(|it| it.states.get(n).copied());
         for (n, (check, now)) in self.0.checks.iter().zip(&report.states).enumerate() {
@@ -99,6 +102,20 @@ impl Checks {
         }
         report
     }
+}
+
+/// `/health` of a process with several services: a check for each, named by its id.
+pub fn front(services: Vec<(String, Checks)>) -> Router {
+    http::front(services)
+}
+
+/// How all of them do: each as one check.
+async fn overall(services: &[(String, Checks)]) -> Report {
+    let reports = join_all(services.iter().map(|it| it.1.latest())).await;
+    let states: Vec<Health> = reports.iter().map(|it| it.overall).collect();
+    let worst = states.iter().copied().max().unwrap_or(Health::Healthy);
+    let names: Vec<&str> = services.iter().map(|it| it.0.as_str()).collect();
+    Report::new(&names, states.into_iter().map(|it| (it, None)).collect(), worst)
 }
 
 #[cfg(test)]

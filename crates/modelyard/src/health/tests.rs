@@ -91,7 +91,7 @@ async fn a_check_is_asked_once_a_second_however_many_ask() {
     });
     let service = service(vec![slow]);
     let crowd = (0..50).map(|_| health(&service));
-    futures_util::future::join_all(crowd).await;
+    join_all(crowd).await;
     assert_eq!(asked.load(Ordering::Relaxed), 1);
     tokio::time::advance(FRESH).await;
     health(&service).await;

@@ -48,10 +48,11 @@ pub fn guarded(routes: Router, authenticator: Authenticator) -> Router {
 }
 
 /// Puts guarded services side by side, each below `/services/{id}`; a single one is also at `/`,
-/// where chapkit's clients expect it. With several, `front` answers at `/`.
+/// where chapkit's clients expect it. With several, `front` answers at `/`, and for
+/// whatever is no service.
 pub fn mount(services: Vec<(String, Router)>, front: Router) -> Router {
     let single = if let [(_, only)] = services.as_slice() { Some(only.clone()) } else { None };
-    let root = single.unwrap_or_else(|| misses::answered(front));
+    let root = single.unwrap_or(front);
     services
         .into_iter()
         .fold(root, |root, (id, routes)| root.nest(&format!("/services/{id}"), routes))

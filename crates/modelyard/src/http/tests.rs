@@ -351,6 +351,7 @@ async fn several_services_are_side_by_side_behind_a_front() {
         (name.to_owned(), guarded(routes, Authenticator::open(name)))
     };
     let front = Router::new().route("/", get(|| async { "front" }));
+    let front = guarded(front, Authenticator::open("front"));
     let app = app_of(mount(vec![service("a"), service("b")], front), limits());
     for (path, body) in [("/services/a/who", "a"), ("/services/b/who", "b"), ("/", "front")] {
         assert_eq!(text(send(&app, "GET", path, "").await).await, body);
