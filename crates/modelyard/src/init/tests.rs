@@ -94,7 +94,7 @@ fn a_program_is_built_with_the_checkout_that_is_named() {
     let parent = tempfile::tempdir().unwrap();
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut options = options(parent.path(), "tiny", Template::RustFn);
-    options.modelyard = Some(workspace.clone());
+    options.modelyard = Some(workspace);
     create(&options).unwrap();
     let manifest = fs_err::read_to_string(parent.path().join("tiny/Cargo.toml")).unwrap();
     let here = fs_err::canonicalize(env!("CARGO_MANIFEST_DIR")).unwrap();
