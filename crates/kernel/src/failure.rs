@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::Permission;
-use crate::form::Violation;
+use crate::form::{Violation, shorten};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -83,8 +83,8 @@ impl Failure {
 
     /// An id in a path that is none (400).
     pub fn invalid_ulid(text: &str) -> Self {
-        let shown: String = text.chars().take(64).collect();
-        Self::new(Kind::Invalid, "invalid_ulid", format!("Invalid ULID format: {shown}"))
+        let detail = format!("Invalid ULID format: {}", shorten(text));
+        Self::new(Kind::Invalid, "invalid_ulid", detail)
     }
 
     /// There is no such thing. `code` is `noun_missing`.

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use http::{HeaderMap, header};
 use modelyard_kernel::bulk::{Bulk, Outcomes};
-use modelyard_kernel::form::{Bounds, Node, Query, Report, query_enum, query_float};
+use modelyard_kernel::form::{Bounds, Node, Query, Report, query_enum, query_float, shorten};
 use modelyard_kernel::list::{Direction, Field, FieldKind, Fields, ListQuery};
 use modelyard_kernel::reply::{self, Conditions};
 use modelyard_kernel::{Caller, Failure, JsonBody, Kind, Result, Ulid};
@@ -234,7 +234,7 @@ pub fn poll_interval(raw: Option<&str>, default: f64) -> Result<Duration> {
 
 fn read_id(text: &str) -> Result<JobId> {
     Ulid::read(text).map(JobId).ok_or_else(|| {
-        let shown: String = text.chars().take(64).collect();
-        Failure::new(Kind::Invalid, "invalid_ulid", format!("Invalid job ID format: {shown}"))
+        let detail = format!("Invalid job ID format: {}", shorten(text));
+        Failure::new(Kind::Invalid, "invalid_ulid", detail)
     })
 }

@@ -37,5 +37,5 @@ pub use bounds::Bounds;
 pub use node::{Node, Object};
 pub use query::{Query, query_bool, query_enum, query_float, query_int, query_one_of};
 pub use size::Size;
-pub use text::{choice, quote};
+pub use text::{choice, quote, shorten};
 pub use violation::{Loc, MAX_VIOLATIONS, Report, Violation};

@@ -28,6 +28,12 @@ pub fn quote(text: &str) -> String {
     quoted
 }
 
+/// As much of a text as a message repeats.
+pub fn shorten(text: &str) -> &str {
+    const SHOWN_CHARS: usize = 64;
+    text.char_indices().nth(SHOWN_CHARS).map_or(text, |(end, _)| &text[..end])
+}
+
 /// Alternatives as a phrase: `'a', 'b' or 'c'`. They come quoted, or as they are to be printed.
 pub fn choice<S: AsRef<str>>(alternatives: &[S]) -> String {
     let mut phrase = String::new();
@@ -50,6 +56,13 @@ mod tests {
         assert_eq!(quote("it's"), "\"it's\"");
         assert_eq!(quote("it's \"x\""), "'it\\'s \"x\"'");
         assert_eq!(quote("a\n\u{1}\\é"), "'a\\n\\x01\\\\é'");
+    }
+
+    #[test]
+    fn a_message_repeats_the_beginning_of_a_long_text() {
+        assert_eq!(shorten("é"), "é");
+        assert_eq!(shorten(&"é".repeat(64)), "é".repeat(64));
+        assert_eq!(shorten(&"é".repeat(65)), "é".repeat(64));
     }
 
     #[test]

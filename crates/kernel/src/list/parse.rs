@@ -7,7 +7,7 @@ use super::{
     Direction, Field, FieldKind, Fields, Filter, ListQuery, Operator, Paging, Sort, cursor,
 };
 use crate::db::Value;
-use crate::form::{Bounds, Report, query_int};
+use crate::form::{Bounds, Report, query_int, shorten};
 use crate::{Failure, Time, Ulid};
 
 /// Items of a cursor's page unless the client asks for another number.
@@ -354,10 +354,6 @@ fn unknown(code: &'static str, what: &str, name: &str, valid: &[&str]) -> Failur
 
 fn list(names: &[&str]) -> String {
     names.iter().map(|it| format!("`{it}`")).collect::<Vec<_>>().join(", ")
-}
-
-fn shorten(text: &str) -> String {
-    text.chars().take(64).collect()
 }
 
 /// The values of a cursor in JSON.

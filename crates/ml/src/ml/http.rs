@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use http::StatusCode;
 use modelyard_kernel::background::compute;
-use modelyard_kernel::form::{Bounds, Node, Query, Report, query_bool, query_int, query_one_of};
+use modelyard_kernel::form::{Bounds, Node, Query, Report, query_bool, query_int, query_one_of, shorten};
 use modelyard_kernel::{Caller, Failure, LargeBody, Result};
 use modelyard_run::config::ConfigId;
 use modelyard_run::frame::{Frame, Frames};
@@ -196,8 +196,8 @@ async fn generate_sample_data(
     let mut request = read_sample(&ml, raw.as_deref())?;
     if let Some(text) = request.config_id.clone() {
         let id = modelyard_kernel::Ulid::read(&text).map(ConfigId).ok_or_else(|| {
-            let shown: String = text.chars().take(64).collect();
-            Failure::bad_request("config_id_invalid", format!("Invalid config_id: '{shown}'"))
+            let detail = format!("Invalid config_id: '{}'", shorten(&text));
+            Failure::bad_request("config_id_invalid", detail)
         })?;
         let config = ml.0.configs.get(&caller, id).await?;
         let covariates = config.values().remove("additional_continuous_covariates");

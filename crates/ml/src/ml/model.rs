@@ -1,6 +1,6 @@
 //! What is asked of a model, and what is kept of its work. No I/O in this file.
 
-use modelyard_kernel::form::{Node, Object};
+use modelyard_kernel::form::{Node, Object, shorten};
 use modelyard_kernel::{Time, Ulid};
 use modelyard_run::artifact::ArtifactId;
 use modelyard_run::config::ConfigId;
@@ -110,9 +110,8 @@ impl ValidateRequest {
                 PredictRequest::read(&node.tagged("predict"), frames).map(ValidateRequest::Predict)
             }
             _ => {
-                let shown =
-                    tag.value().as_str().map_or_else(|| tag.value().to_string(), str::to_owned);
-                let shown: String = shown.chars().take(64).collect();
+                let said = tag.value().to_string();
+                let shown = shorten(tag.value().as_str().unwrap_or(&said));
                 node.fail(
                     "union_tag_invalid",
                     format!("Input tag '{shown}' found using 'type' does not match any of the expected tags: 'train', 'predict'"),
