@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::Permission;
-use crate::form::{Violation, shorten};
+use crate::form::{Violation, Violations, shorten};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -47,7 +47,7 @@ struct Inner {
     kind: Kind,
     code: Cow<'static, str>,
     detail: Cow<'static, str>,
-    violations: Vec<Violation>,
+    violations: Violations,
     constraint: Option<&'static str>,
     source: Option<BoxError>,
 }
@@ -63,7 +63,7 @@ impl Failure {
             kind,
             code: code.into(),
             detail: detail.into(),
-            violations: Vec::new(),
+            violations: Violations::default(),
             constraint: None,
             source: None,
         }))
@@ -75,10 +75,17 @@ impl Failure {
     }
 
     /// A body or query with violations, all of them listed (422).
-    pub fn violations(violations: Vec<Violation>) -> Self {
-        let mut it = Self::new(Kind::Invalid, "validation_failed", "Request validation failed");
-        it.0.violations = violations;
-        it
+    pub fn violations(violations: impl Into<Violations>) -> Self {
+        Self::new(Kind::Invalid, "validation_failed", "Request validation failed")
+            .with_violations(violations)
+    }
+
+    /// Lists everything that is wrong with the request, of which the code and the sentence name the
+    /// first.
+    #[must_use]
+    pub fn with_violations(mut self, violations: impl Into<Violations>) -> Self {
+        self.0.violations = violations.into();
+        self
     }
 
     /// An id in a path that is none (400).
@@ -172,6 +179,7 @@ impl Failure {
             trace_id: trace_id.to_owned(),
             code: &self.0.code,
             errors: &self.0.violations,
+            more_errors: self.0.violations.has_more(),
             constraint: self.0.constraint,
         }
     }
@@ -261,6 +269,10 @@ pub struct Problem<'a> {
     #[serde(skip_serializing_if = "<[Violation]>::is_empty")]
     #[schema(value_type = Vec<Violation>, required = false)]
     errors: &'a [Violation],
+    /// True when there are more violations than `errors` lists, which are at most 100.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    more_errors: bool,
     /// The constraint that the request would break.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]

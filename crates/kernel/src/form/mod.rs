@@ -19,7 +19,7 @@
 //!
 //! Types, messages and coercions are the ones that clients of this contract know: those of
 //! pydantic's lax mode (`"7"` is an integer, `1.0` too, `1.5` is not). Answers stay small whatever
-//! came in: at most [`MAX_VIOLATIONS`] are kept, and a long input is shown by its beginning.
+//! came in: at most [`MAX_VIOLATIONS`] are kept, which the answer says, and a long input is shown by its beginning.
 
 mod body;
 mod bounds;
@@ -38,4 +38,4 @@ pub use node::{Node, Object};
 pub use query::{Query, query_bool, query_enum, query_float, query_int, query_one_of};
 pub use size::Size;
 pub use text::{choice, quote, shorten};
-pub use violation::{Loc, MAX_VIOLATIONS, Report, Violation};
+pub use violation::{Loc, MAX_VIOLATIONS, Report, Violation, Violations};

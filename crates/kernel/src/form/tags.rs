@@ -88,11 +88,11 @@ fn shown(tag: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Report, Violation};
+    use super::super::{Report, Violations};
     use super::*;
     use serde_json::{Value, json};
 
-    fn read_tags(tags: &Value) -> Result<Vec<String>, Vec<Violation>> {
+    fn read_tags(tags: &Value) -> Result<Vec<String>, Violations> {
         let report = Report::new();
         let read = Node::at(&["body", "tags"], tags, &report).tags();
         report.finish().map(|()| read.unwrap())

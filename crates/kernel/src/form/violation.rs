@@ -1,7 +1,8 @@
 //! What was wrong, and where.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
+use std::ops::Deref;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -75,10 +76,57 @@ impl Violation {
     }
 }
 
+/// What was wrong with a request: everything, or the first of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Violations {
+    kept: Vec<Violation>,
+    #[serde(skip)]
+    more: bool,
+}
+
+impl Violations {
+    /// Whether there was more to complain of than there is in here.
+    pub fn has_more(&self) -> bool {
+        self.more
+    }
+}
+
+impl From<Vec<Violation>> for Violations {
+    fn from(kept: Vec<Violation>) -> Self {
+        Violations { kept, more: false }
+    }
+}
+
+impl Deref for Violations {
+    type Target = [Violation];
+
+    fn deref(&self) -> &[Violation] {
+        &self.kept
+    }
+}
+
+impl IntoIterator for Violations {
+    type Item = Violation;
+    type IntoIter = std::vec::IntoIter<Violation>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.kept.into_iter()
+    }
+}
+
 /// Collects the violations of one request while it is read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Report {
     kept: RefCell<Vec<Violation>>,
+    more: Cell<bool>,
+    most: usize,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Report::at_most(MAX_VIOLATIONS)
+    }
 }
 
 impl Report {
@@ -86,11 +134,18 @@ impl Report {
         Report::default()
     }
 
+    /// A report that keeps fewer violations than others.
+    pub fn at_most(most: usize) -> Self {
+        Report { kept: RefCell::default(), more: Cell::default(), most: most.min(MAX_VIOLATIONS) }
+    }
+
     /// Keeps the violation that `violation` makes, unless there are enough already.
     pub fn push(&self, violation: impl FnOnce() -> Violation) {
-        if self.len() < MAX_VIOLATIONS {
+        if self.len() < self.most {
             let violation = violation();
             self.kept.borrow_mut().push(violation);
+        } else {
+            self.more.set(true);
         }
     }
 
@@ -103,15 +158,16 @@ impl Report {
         self.len() == 0
     }
 
-    /// True when nothing more will be kept, so a long loop may stop.
+    /// True when something was not kept any more, so a long loop may stop.
     pub fn is_full(&self) -> bool {
-        self.len() >= MAX_VIOLATIONS
+        self.more.get()
     }
 
     /// Ends the reading: the violations in the order of discovery, if there are any.
-    pub fn finish(self) -> Result<(), Vec<Violation>> {
-        let kept = self.kept.into_inner();
-        if kept.is_empty() { Ok(()) } else { Err(kept) }
+    pub fn finish(self) -> Result<(), Violations> {
+        let Report { kept, more, most: _ } = self;
+        let found = Violations { kept: kept.into_inner(), more: more.get() };
+        if found.is_empty() && !found.more { Ok(()) } else { Err(found) }
     }
 }
 
@@ -203,6 +259,17 @@ mod tests {
         let kept = report.finish().unwrap_err();
         assert_eq!(kept.len(), MAX_VIOLATIONS);
         assert_eq!(kept[0].input, 0);
+        assert!(kept.has_more());
+    }
+
+    #[test]
+    fn a_report_of_just_a_hundred_says_that_it_is_all() {
+        let report = Report::new();
+        for index in 0..MAX_VIOLATIONS {
+            report.push(|| any(&json!(index)));
+        }
+        assert!(!report.is_full());
+        assert!(!report.finish().unwrap_err().has_more());
     }
 
     #[test]
