@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use http::{HeaderMap, header};
 use modelyard_kernel::bulk::{Bulk, Outcomes};
-use modelyard_kernel::form::{Bounds, Node, Query, Report, query_enum, query_float, shorten};
+use modelyard_kernel::form::{Bounds, Node, Query, Report, query_float, shorten};
 use modelyard_kernel::list::{Direction, Field, FieldKind, Fields, ListQuery};
 use modelyard_kernel::reply::{self, Conditions};
 use modelyard_kernel::{Caller, Failure, JsonBody, Kind, Result, Ulid};
@@ -93,15 +93,7 @@ async fn list_jobs(
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let mut query = ListQuery::read(raw.as_deref(), &FIELDS, &["status_filter"])?;
-    let report = Report::new();
-    let params = Query::parse(raw.as_deref());
-    let status =
-        query_enum(&report, "status_filter", params.get("status_filter"), JobStatus::NAMES);
-    report.finish().map_err(Failure::violations)?;
-    if let Some(status) = status {
-        query = query.with("status", status);
-    }
+    let query = ListQuery::read(raw.as_deref(), &FIELDS, &[("status_filter", "status")])?;
     let listed = jobs.list(&caller, &query).await?;
     Ok(reply::json_bytes(&Conditions::of(&headers), listed.to_json(&query)?))
 }

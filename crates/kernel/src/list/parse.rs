@@ -1,5 +1,7 @@
 //! From a query string to a [`ListQuery`].
 
+use std::cell::OnceCell;
+
 use serde_json::Value as JsonValue;
 use url::form_urlencoded;
 
@@ -7,7 +9,7 @@ use super::{
     Direction, Field, FieldKind, Fields, Filter, ListQuery, Operator, Paging, Sort, cursor,
 };
 use crate::db::Value;
-use crate::form::{Bounds, Report, query_int, shorten};
+use crate::form::{Bounds, Query, Report, Violation, query_bool, query_enum, query_int, shorten};
 use crate::{Failure, Time, Ulid};
 
 /// Items of a cursor's page unless the client asks for another number.
@@ -43,41 +45,109 @@ struct Raw {
     cursor: Option<String>,
 }
 
+/// What is wrong with a query: everything, and the failure that names the first.
+#[derive(Default)]
+struct Refusals {
+    report: Report,
+    first: OnceCell<Failure>,
+}
+
+impl Refusals {
+    fn finish(self) -> Result<(), Failure> {
+        match (self.report.finish(), self.first.into_inner()) {
+            (Ok(()), _) => Ok(()),
+            (Err(all), Some(first)) => Err(first.with_violations(all)),
+            // What the contract's own parameters say is a violation of the contract's.
+            (Err(all), None) => Err(Failure::violations(all)),
+        }
+    }
+}
+
+/// A parameter of the query.
+struct Parameter<'a> {
+    key: &'a str,
+    text: &'a str,
+    refusals: &'a Refusals,
+}
+
+impl Parameter<'_> {
+    /// Reports what is wrong; the `None` is the caller's answer.
+    fn refuse<T>(&self, code: &'static str, detail: String) -> Option<T> {
+        self.refusals.report.push(|| {
+            let loc = vec!["query".into(), shorten(self.key).into()];
+            Violation::new(code, loc, detail.as_str(), &self.text.into(), None)
+        });
+        self.refusals.first.get_or_init(|| Failure::bad_request(code, detail));
+        None
+    }
+
+    fn unknown<T>(&self, code: &'static str, what: &str, name: &str, valid: &[&str]) -> Option<T> {
+        let (name, valid) = (shorten(name), list(valid));
+        self.refuse(code, format!("there is no {what} `{name}`; the valid ones are {valid}"))
+    }
+
+    /// Checks a text that is looked for within others.
+    fn bounded(&self, text: &str) -> Option<()> {
+        if text.chars().nth(MAX_SOUGHT).is_none() {
+            return Some(());
+        }
+        let key = self.key;
+        let detail = format!("`{key}` looks for a text of at most {MAX_SOUGHT} characters");
+        self.refuse("filter_invalid", detail)
+    }
+}
+
 impl ListQuery {
-    /// Reads a query string against what `fields` allows. `own` are parameters that the route reads
-    /// itself.
+    /// Reads a query string against what `fields` allows. `own` are the contract's own parameters of
+    /// the route, each with the field that it has to be equal to: words and truth values, which are
+    /// read the way the contract reads them.
     ///
     /// # Errors
-    /// 422 for pages out of bounds, as the contract has it; 400 with the valid names for an unknown
-    /// field, operator or sort key.
+    /// 400 with the valid names for an unknown field, operator or sort key, named after the first;
+    /// 422, as the contract has it, when only the contract's own parameters are wrong. Either lists
+    /// everything that is.
     pub fn read(
         query: Option<&str>,
         fields: &'static Fields,
-        own: &[&str],
+        own: &[(&str, &str)],
     ) -> Result<Self, Failure> {
         let mut it = Self::all(fields);
         let mut raw = Raw::default();
+        let refusals = Refusals::default();
+        let (mut filters, mut sorted) = (0, true);
         for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            let parameter = Parameter { key: &key, text: &value, refusals: &refusals };
             match &*key {
                 "page" => raw.page = Some(value.into_owned()),
                 "size" => raw.size = Some(value.into_owned()),
                 "limit" => raw.limit = Some(value.into_owned()),
                 "cursor" => raw.cursor = Some(value.into_owned()),
-                "sort" => it.sort = sort(&value, fields)?,
-                "fields" => it.only = only(&value, fields)?,
-                "q" => it.search = search(&value)?,
-                key if own.contains(&key) => {}
-                key => {
-                    it.filters.push(filter(key, &value, fields)?);
-                    if it.filters.len() > MAX_FILTERS {
+                "sort" => match sort(&parameter, fields) {
+                    Some(sort) => it.sort = sort,
+                    None => sorted = false,
+                },
+                "fields" => it.only = only(&parameter, fields),
+                "q" => it.search = search(&parameter),
+                key if own.iter().any(|it| it.0 == key) => {}
+                _ => {
+                    filters += 1;
+                    if filters <= MAX_FILTERS {
+                        it.filters.extend(filter(&parameter, fields));
+                    } else if filters == MAX_FILTERS + 1 {
                         let detail = format!("a list takes at most {MAX_FILTERS} filters");
-                        return Err(Failure::bad_request("filter_invalid", detail));
+                        parameter.refuse::<()>("filter_invalid", detail);
                     }
                 }
             }
         }
         it.complete_sort();
-        it.paging = paging(&raw, &it)?;
+        // A cursor belongs to an order, so nothing can be said of it without one.
+        it.paging = paging(&raw, &it, &refusals, sorted).unwrap_or(Paging::All);
+        let query = Query::parse(query);
+        for (name, field) in own {
+            it.filters.extend(equal(&refusals.report, fields, (name, query.get(name)), field));
+        }
+        refusals.finish()?;
         Ok(it)
     }
 
@@ -93,18 +163,6 @@ impl ListQuery {
         };
         it.complete_sort();
         it
-    }
-
-    /// Adds a condition of the route's own.
-    ///
-    /// # Panics
-    /// Never on input: the field's name is written in the code, and a test calls it.
-    #[must_use]
-    pub fn with(mut self, field: &'static str, value: impl Into<Value>) -> Self {
-        let field = self.fields.fields.iter().position(|it| it.name == field);
-        let field = field.expect("the field is one of the entity's");
-        self.filters.push(Filter { field, operator: Operator::Eq, values: vec![value.into()] });
-        self
     }
 
     /// Whether the client asked for the contract's pages.
@@ -126,127 +184,136 @@ impl ListQuery {
     }
 }
 
-fn paging(raw: &Raw, query: &ListQuery) -> Result<Paging, Failure> {
-    let report = Report::new();
+fn paging(raw: &Raw, query: &ListQuery, refusals: &Refusals, sorted: bool) -> Option<Paging> {
     let bounded = |name: &str, raw: &Option<String>, max: Option<i64>| {
         let mut bounds = Bounds::none().at_least(1);
         if let Some(max) = max {
             bounds = bounds.at_most(max);
         }
-        query_int(&report, name, raw.as_deref(), &bounds)
+        query_int(&refusals.report, name, raw.as_deref(), &bounds)
     };
     let page = bounded("page", &raw.page, None);
     let size = bounded("size", &raw.size, Some(MAX_SIZE));
     let limit = bounded("limit", &raw.limit, Some(MAX_LIMIT));
-    report.finish().map_err(Failure::violations)?;
 
     if raw.cursor.is_some() || raw.limit.is_some() {
-        let after = match raw.cursor.as_deref().filter(|it| !it.is_empty()) {
-            Some(text) => Some(cursor::decode(text, query).ok_or_else(|| {
-                Failure::bad_request(
-                    "cursor_invalid",
-                    "this cursor is not from a list in this order; take `next` of the previous answer, with the same `sort`",
-                )
+        let after = match raw.cursor.as_deref().filter(|it| !it.is_empty() && sorted) {
+            Some(text) => Some(cursor::decode(text, query).or_else(|| {
+                let parameter = Parameter { key: "cursor", text, refusals };
+                let detail = "this cursor is not from a list in this order; take `next` of the previous answer, with the same `sort`";
+                parameter.refuse("cursor_invalid", detail.to_owned())
             })?),
             None => None,
         };
-        return Ok(Paging::Cursor { after, limit: limit.unwrap_or(DEFAULT_LIMIT) });
+        return Some(Paging::Cursor { after, limit: limit.unwrap_or(DEFAULT_LIMIT) });
     }
-    Ok(match (page, size) {
+    Some(match (page, size) {
         (Some(page), Some(size)) => Paging::Page { page, size },
         _ => Paging::All,
     })
 }
 
-fn search(text: &str) -> Result<Option<String>, Failure> {
+/// A parameter of the contract's own, which a field has to be equal to.
+fn equal(
+    report: &Report,
+    fields: &'static Fields,
+    (name, text): (&str, Option<&str>),
+    field: &str,
+) -> Option<Filter> {
+    let index = fields.fields.iter().position(|it| it.name == field)?;
+    let value = match fields.fields[index].kind {
+        FieldKind::OneOf(words) => query_enum(report, name, text, words).map(Value::from),
+        _ => query_bool(report, name, text).map(Value::from),
+    };
+    Some(Filter { field: index, operator: Operator::Eq, values: vec![value?] })
+}
+
+fn search(parameter: &Parameter<'_>) -> Option<String> {
+    let text = parameter.text;
     if text.contains('\0') {
-        let detail = "`q` looks for a text without zero characters";
-        return Err(Failure::bad_request("filter_invalid", detail));
+        let detail = "`q` looks for a text without zero characters".to_owned();
+        return parameter.refuse("filter_invalid", detail);
     }
-    bounded("q", text)?;
-    Ok(Some(text.trim().to_ascii_lowercase()).filter(|it| !it.is_empty()))
+    parameter.bounded(text)?;
+    Some(text.trim().to_ascii_lowercase()).filter(|it| !it.is_empty())
 }
 
-/// Checks a text that is looked for within others.
-fn bounded(parameter: &str, text: &str) -> Result<(), Failure> {
-    if text.chars().nth(MAX_SOUGHT).is_none() {
-        return Ok(());
-    }
-    let detail = format!("`{parameter}` looks for a text of at most {MAX_SOUGHT} characters");
-    Err(Failure::bad_request("filter_invalid", detail))
+/// The parts of a list with commas, each read by `read`; `None` when one of them is refused.
+fn parts<'a, T>(text: &'a str, read: impl FnMut(&'a str) -> Option<T>) -> Option<Vec<T>> {
+    let parts = text.split(',').map(str::trim).filter(|it| !it.is_empty());
+    // All are read before it is asked whether all are good.
+    let read: Vec<Option<T>> = parts.map(read).collect();
+    read.into_iter().collect()
 }
 
-fn sort(text: &str, fields: &'static Fields) -> Result<Vec<Sort>, Failure> {
-    let mut sorts: Vec<Sort> = Vec::new();
-    for part in text.split(',').map(str::trim).filter(|it| !it.is_empty()) {
+fn sort(parameter: &Parameter<'_>, fields: &'static Fields) -> Option<Vec<Sort>> {
+    let sortable = || fields.fields.iter().filter(|it| it.sortable);
+    let asked = parts(parameter.text, |part| {
         let (name, direction) = part.split_once(':').unwrap_or((part, "asc"));
-        let sortable = || fields.fields.iter().filter(|it| it.sortable);
-        let Some(field) = sortable().find(|it| it.name == name) else {
+        let field = sortable().find(|it| it.name == name).or_else(|| {
             let valid: Vec<&str> = sortable().map(|it| it.name).collect();
-            return Err(unknown("sort_unknown", "sort key", name, &valid));
-        };
+            parameter.unknown("sort_unknown", "sort key", name, &valid)
+        });
         let direction = match direction {
-            "asc" => Direction::Asc,
-            "desc" => Direction::Desc,
-            other => return Err(unknown("sort_unknown", "direction", other, &["asc", "desc"])),
+            "asc" => Some(Direction::Asc),
+            "desc" => Some(Direction::Desc),
+            other => parameter.unknown("sort_unknown", "direction", other, &["asc", "desc"]),
         };
-        if !sorts.iter().any(|it| it.0 == field.name) {
-            sorts.push((field.name, direction));
+        Some((field?.name, direction?))
+    })?;
+    let mut sorts: Vec<Sort> = Vec::new();
+    for sort in asked {
+        if !sorts.iter().any(|it| it.0 == sort.0) {
+            sorts.push(sort);
         }
     }
     if sorts.is_empty() {
         sorts.push(fields.default_sort);
     }
-    Ok(sorts)
+    Some(sorts)
 }
 
 /// No names at all ask for everything.
-fn only(text: &str, fields: &'static Fields) -> Result<Option<Vec<&'static str>>, Failure> {
-    let names = text.split(',').map(str::trim).filter(|it| !it.is_empty());
-    let keys = names.map(|name| {
+fn only(parameter: &Parameter<'_>, fields: &'static Fields) -> Option<Vec<&'static str>> {
+    let keys = parts(parameter.text, |name| {
         let key = fields.keys.iter().copied().find(|it| *it == name);
-        key.ok_or_else(|| unknown("field_unknown", "field", name, fields.keys))
-    });
-    let keys = keys.collect::<Result<Vec<_>, _>>()?;
-    Ok(Some(keys).filter(|it| !it.is_empty()))
+        key.or_else(|| parameter.unknown("field_unknown", "field", name, fields.keys))
+    })?;
+    Some(keys).filter(|it| !it.is_empty())
 }
 
-fn filter(key: &str, text: &str, fields: &'static Fields) -> Result<Filter, Failure> {
+fn filter(parameter: &Parameter<'_>, fields: &'static Fields) -> Option<Filter> {
+    let Parameter { key, text, refusals: _ } = *parameter;
     let operated = key.strip_suffix(']').and_then(|it| it.split_once('['));
     let (name, operator) = operated.unwrap_or((key, "eq"));
     let Some(index) = fields.fields.iter().position(|it| it.name == name) else {
         let valid: Vec<&str> = fields.fields.iter().map(|it| it.name).collect();
-        return Err(unknown("filter_unknown", "filter", name, &valid));
+        return parameter.unknown("filter_unknown", "filter", name, &valid);
     };
     let field = &fields.fields[index];
     let valid = operators(field.kind);
     let Some(operator) = valid.iter().find(|it| it.0 == operator).map(|it| it.1) else {
         let names: Vec<&str> = valid.iter().map(|it| it.0).collect();
-        return Err(unknown(
-            "operator_unknown",
-            &format!("operator on `{name}`"),
-            operator,
-            &names,
-        ));
+        let what = format!("operator on `{name}`");
+        return parameter.unknown("operator_unknown", &what, operator, &names);
     };
     let values = match operator {
         Operator::In => {
             let parts: Vec<&str> = text.split(',').map(str::trim).collect();
             if parts.len() > MAX_IN {
-                return Err(Failure::bad_request(
-                    "filter_invalid",
-                    format!("`{name}[in]` takes at most {MAX_IN} values"),
-                ));
+                let detail = format!("`{name}[in]` takes at most {MAX_IN} values");
+                return parameter.refuse("filter_invalid", detail);
             }
-            parts.into_iter().map(|it| values(field, it)).collect::<Result<Vec<_>, _>>()?.concat()
+            let values: Vec<_> = parts.into_iter().map(|it| values(parameter, field, it)).collect();
+            values.into_iter().collect::<Option<Vec<_>>>()?.concat()
         }
         Operator::Contains => {
-            bounded(key, text)?;
-            vec![value(field, &text.to_ascii_lowercase())?]
+            parameter.bounded(text)?;
+            vec![value(parameter, field, &text.to_ascii_lowercase())?]
         }
-        _ => values(field, text)?,
+        _ => values(parameter, field, text)?,
     };
-    Ok(Filter { field: index, operator, values })
+    Some(Filter { field: index, operator, values })
 }
 
 impl FieldKind {
@@ -285,8 +352,8 @@ fn operators(kind: FieldKind) -> Vec<(&'static str, Operator)> {
 }
 
 /// What a field is compared with: one value, or the first instant of a time and the first after it.
-fn values(field: &Field, text: &str) -> Result<Vec<Value>, Failure> {
-    Ok(match value(field, text)? {
+fn values(parameter: &Parameter<'_>, field: &Field, text: &str) -> Option<Vec<Value>> {
+    Some(match value(parameter, field, text)? {
         Value::Time(from) => {
             let until = Time::from_micros(from.micros().saturating_add(precision(text)));
             vec![from.into(), until.into()]
@@ -309,47 +376,32 @@ fn precision(text: &str) -> i64 {
     }
 }
 
-fn value(field: &Field, text: &str) -> Result<Value, Failure> {
+fn value(parameter: &Parameter<'_>, field: &Field, text: &str) -> Option<Value> {
     let invalid = |expected: &str| {
-        Failure::bad_request(
-            "filter_invalid",
-            format!("`{}` is compared with {expected}, not `{}`", field.name, shorten(text)),
-        )
+        let (name, found) = (field.name, shorten(text));
+        let detail = format!("`{name}` is compared with {expected}, not `{found}`");
+        parameter.refuse("filter_invalid", detail)
     };
     match field.kind {
         // PostgreSQL has no zero character in text.
         FieldKind::Text | FieldKind::Tags if text.contains('\0') => {
-            Err(invalid("a text without zero characters"))
+            invalid("a text without zero characters")
         }
-        FieldKind::Text | FieldKind::Tags => Ok(Value::Text(text.to_owned())),
-        FieldKind::Id => Ulid::read(text).map(Value::from).ok_or_else(|| invalid("a ULID")),
-        FieldKind::Int => {
-            text.parse::<i64>().map(Value::Int).map_err(|_| invalid("a whole number"))
-        }
+        FieldKind::Text | FieldKind::Tags => Some(Value::Text(text.to_owned())),
+        FieldKind::Id => Ulid::read(text).map(Value::from).or_else(|| invalid("a ULID")),
+        FieldKind::Int => text.parse().ok().map(Value::Int).or_else(|| invalid("a whole number")),
         FieldKind::Bool => match text {
-            "true" | "1" => Ok(Value::Bool(true)),
-            "false" | "0" => Ok(Value::Bool(false)),
-            _ => Err(invalid("`true` or `false`")),
+            "true" | "1" => Some(Value::Bool(true)),
+            "false" | "0" => Some(Value::Bool(false)),
+            _ => invalid("`true` or `false`"),
         },
-        FieldKind::Time => text
-            .parse::<Time>()
-            .map(Value::Time)
-            .map_err(|_| invalid("a time such as `2026-11-20T08:52:32Z`")),
-        FieldKind::OneOf(words) => {
-            if words.contains(&text) {
-                Ok(Value::Text(text.to_owned()))
-            } else {
-                Err(invalid(&format!("one of {}", list(words))))
-            }
+        FieldKind::Time => {
+            let time = text.parse().ok().map(Value::Time);
+            time.or_else(|| invalid("a time such as `2026-11-20T08:52:32Z`"))
         }
+        FieldKind::OneOf(words) if words.contains(&text) => Some(Value::Text(text.to_owned())),
+        FieldKind::OneOf(words) => invalid(&format!("one of {}", list(words))),
     }
-}
-
-fn unknown(code: &'static str, what: &str, name: &str, valid: &[&str]) -> Failure {
-    Failure::bad_request(
-        code,
-        format!("there is no {what} `{}`; the valid ones are {}", shorten(name), list(valid)),
-    )
 }
 
 fn list(names: &[&str]) -> String {

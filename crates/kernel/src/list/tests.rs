@@ -17,13 +17,13 @@ static FIELDS: Fields = Fields {
 };
 
 fn read(query: &str) -> Result<ListQuery, crate::Failure> {
-    ListQuery::read(Some(query), &FIELDS, &["own"])
+    ListQuery::read(Some(query), &FIELDS, &[("own", "status")])
 }
 
 #[test]
 fn a_whole_question_is_understood() {
-    let it = read("name=foo&created_at[gte]=2026-11-01&status[in]=on,off&tags=a&sort=created_at:desc,name&fields=id,name&q=Den&own=1").unwrap();
-    assert_eq!(it.filters.len(), 4);
+    let it = read("name=foo&created_at[gte]=2026-11-01&status[in]=on,off&tags=a&sort=created_at:desc,name&fields=id,name&q=Den&own=on").unwrap();
+    assert_eq!(it.filters.len(), 5);
     assert_eq!(
         it.sort,
         [("created_at", Direction::Desc), ("name", Direction::Asc), ("id", Direction::Asc)]
@@ -49,6 +49,48 @@ fn what_is_unknown_is_answered_with_what_is_valid() {
         assert_eq!(failure.code(), code, "{query}");
         assert!(failure.detail().contains(valid), "{query}: {}", failure.detail());
     }
+}
+
+#[test]
+fn everything_that_is_wrong_is_listed_and_the_first_named() {
+    let found = |query: &str| {
+        let failure = read(query).unwrap_err();
+        let uri = "/things".parse().unwrap();
+        let problem = serde_json::Value::from(failure.problem(&uri, "", ""));
+        let errors = problem["errors"].as_array().unwrap().clone();
+        let found: Vec<String> = errors
+            .iter()
+            .map(|it| format!("{} {} {}", it["loc"][1], it["type"], it["input"]).replace('"', ""))
+            .collect();
+        (failure.status().as_u16(), failure.code().to_owned(), found)
+    };
+    let (status, code, errors) = found(
+        "page=0&nope=1&sort=nope,name:up&fields=nope,id&id[foo]=1&size=1000&status[in]=a,b&own=x",
+    );
+    assert_eq!((status, code.as_str()), (400, "filter_unknown"));
+    assert_eq!(
+        errors,
+        [
+            "nope filter_unknown 1",
+            "sort sort_unknown nope,name:up",
+            "sort sort_unknown nope,name:up",
+            "fields field_unknown nope,id",
+            "id[foo] operator_unknown 1",
+            "status[in] filter_invalid a,b",
+            "status[in] filter_invalid a,b",
+            "page greater_than_equal 0",
+            "size less_than_equal 1000",
+            "own enum x",
+        ]
+    );
+    // What only the contract's parameters say is the contract's violation.
+    let (status, code, errors) = found("limit=0&own=x");
+    assert_eq!((status, code.as_str()), (422, "validation_failed"));
+    assert_eq!(errors, ["limit greater_than_equal 0", "own enum x"]);
+    // Without an order nothing is known of a cursor.
+    assert_eq!(found("cursor=x&sort=nope").2, ["sort sort_unknown nope"]);
+    let (_, code, errors) = found(&"nope=1&".repeat(60));
+    assert_eq!((code.as_str(), errors.len()), ("filter_unknown", 51));
 }
 
 #[test]

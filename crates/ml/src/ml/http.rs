@@ -4,7 +4,9 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use http::StatusCode;
 use modelyard_kernel::background::compute;
-use modelyard_kernel::form::{Bounds, Node, Query, Report, query_bool, query_int, query_one_of, shorten};
+use modelyard_kernel::form::{
+    Bounds, Node, Query, Report, query_bool, query_int, query_one_of, shorten,
+};
 use modelyard_kernel::{Caller, Failure, LargeBody, Result};
 use modelyard_run::config::ConfigId;
 use modelyard_run::frame::{Frame, Frames};

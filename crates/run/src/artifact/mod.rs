@@ -132,7 +132,8 @@ impl Artifacts {
     pub async fn get(&self, caller: &Caller, id: ArtifactId) -> Result<Rendered> {
         let scope = caller.permit(READ)?.clone();
         let it = self.clone();
-        let get = self.db.read(move |conn| async move { it.get_in(conn, &scope, id).await }.boxed());
+        let get =
+            self.db.read(move |conn| async move { it.get_in(conn, &scope, id).await }.boxed());
         get.await?.ok_or_else(|| missing(id))
     }
 

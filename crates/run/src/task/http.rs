@@ -5,10 +5,9 @@ use axum::extract::{FromRequest, OriginalUri, Path, RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use modelyard_kernel::bulk::{Bulk, BulkIn, Outcomes};
-use modelyard_kernel::form::{Query, Report, query_bool};
 use modelyard_kernel::list::{Direction, Field, FieldKind, Fields, ListQuery};
 use modelyard_kernel::reply::{self, Conditions, Place};
-use modelyard_kernel::{Caller, Failure, LargeBody, Result};
+use modelyard_kernel::{Caller, LargeBody, Result};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -88,15 +87,8 @@ async fn list_tasks(
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let mut query = ListQuery::read(raw.as_deref(), &FIELDS, &["enabled"])?;
     // The contract reads it as it reads bodies, `yes` and `off` included, and answers 422.
-    let report = Report::new();
-    let params = Query::parse(raw.as_deref());
-    let enabled = query_bool(&report, "enabled", params.get("enabled"));
-    report.finish().map_err(Failure::violations)?;
-    if let Some(enabled) = enabled {
-        query = query.with("enabled", enabled);
-    }
+    let query = ListQuery::read(raw.as_deref(), &FIELDS, &[("enabled", "enabled")])?;
     let listed = tasks.list(&caller, &query).await?;
     Ok(reply::json_bytes(&Conditions::of(&headers), listed.to_json(&query)?))
 }

@@ -291,6 +291,29 @@ on_both_databases! {
         server.stop().await;
     }
 
+    async fn everything_wrong_with_a_question_is_in_one_answer(database: TestDatabase) {
+        let (server, client) = start(&database).await;
+        for Collection { path, .. } in collections() {
+            let query = "nope=1&sort=nope&fields=nope&id[foo]=1&page=0&size=1000&limit=x\
+                &status_filter=z&enabled=z";
+            let refused = client.get(&format!("{path}?{query}")).await.expect(400).body;
+            assert_eq!(refused["code"], "filter_unknown", "{path} {refused}");
+            let detail = refused["detail"].as_str().unwrap();
+            assert!(detail.starts_with("there is no filter `nope`"), "{path} {detail}");
+            let errors = refused["errors"].as_array().unwrap();
+            assert_eq!(errors[0], json!({"type": "filter_unknown", "loc": ["query", "nope"],
+                "msg": detail, "input": "1"}), "{path}");
+            let names = ["nope", "sort", "fields", "id[foo]", "page", "size", "limit",
+                "status_filter", "enabled"];
+            for name in names {
+                let found = errors.iter().filter(|it| it["loc"] == json!(["query", name])).count();
+                assert_eq!(found, 1, "{path} {name} {refused}");
+            }
+            assert_eq!(errors.len(), names.len(), "{path} {refused}");
+        }
+        server.stop().await;
+    }
+
     async fn who_asks_for_nothing_gets_the_plain_list(database: TestDatabase) {
         let (server, client) = start(&database).await;
         for Collection { path, .. } in collections() {
