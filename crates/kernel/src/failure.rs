@@ -300,6 +300,11 @@ impl Error for Failure {
 #[derive(Clone, Debug)]
 pub struct Unrendered(pub std::sync::Arc<Failure>);
 
+/// Failures that an answer has told of among other things, on their way out with it: the outermost
+/// layer, which knows the request, writes down what the operator should read of them.
+#[derive(Clone, Debug)]
+pub struct Answered(pub std::sync::Arc<[Failure]>);
+
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();

@@ -116,9 +116,8 @@ async fn change_jobs(
         None
     };
     let bulk = body.read(|node| Bulk::read(node, refuse))?;
-    let atomic = bulk.atomic;
-    let results = jobs.change(&caller, bulk).await?;
-    Ok(axum::Json(Outcomes::new(results, atomic, &uri)).into_response())
+    let changed = jobs.change(&caller, bulk).await?;
+    Ok(Outcomes::new(changed, &uri).into_response())
 }
 
 /// The JSON schema of a list of jobs

@@ -15,12 +15,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use modelyard_kernel::bulk::{Bulk, Done, Operation};
+use futures_util::future::join_all;
+use modelyard_kernel::bulk::{Applied, Bulk, Changed, Operation};
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
-    Background, Caller, Clock, Conn, Db, Failed, Failure, Kind, Part, Permission, Result, Ulid,
-    Work,
+    Background, Caller, Clock, Conn, Db, Failed, Failure, Kind, Part, Permission, Result, Scope,
+    Ulid, Work,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -136,12 +137,7 @@ impl Jobs {
     ///
     /// # Errors
     /// `queue_full` when too many jobs wait.
-    pub async fn submit(
-        &self,
-        conn: &mut Conn,
-        scope: &modelyard_kernel::Scope,
-        new: NewJob,
-    ) -> Result<()> {
+    pub async fn submit(&self, conn: &mut Conn, scope: &Scope, new: NewJob) -> Result<()> {
         let max = self.0.options.max_pending;
         if store::insert(conn, scope, new, max, self.0.clock.now()).await? {
             return Ok(());
@@ -166,7 +162,7 @@ impl Jobs {
     pub async fn end(
         &self,
         conn: &mut Conn,
-        scope: &modelyard_kernel::Scope,
+        scope: &Scope,
         id: JobId,
         outcome: Result<Option<Ulid>, &Failed>,
     ) -> Result<()> {
@@ -201,14 +197,7 @@ impl Jobs {
         let scope = caller.permit(WRITE)?.clone();
         let conditions = conditions.clone();
         let delete = self.0.db.transaction(move |conn| {
-            async move {
-                let job = store::lock(conn, &scope, id).await?.ok_or_else(|| missing(id))?;
-                conditions.allow_change(&job.etag())?;
-                // Without a record nothing can be published, whatever the work still does.
-                store::delete(conn, &scope, id).await?;
-                Ok(job)
-            }
-            .boxed()
+            async move { remove(conn, &scope, id, &conditions).await }.boxed()
         });
         let job = delete.await?;
         if job.status == JobStatus::Running {
@@ -220,41 +209,41 @@ impl Jobs {
     /// Cancels and removes several jobs; on request all or nothing.
     ///
     /// # Errors
-    /// When the database refuses; what single operations come to is in the answer.
-    pub async fn change(&self, caller: &Caller, bulk: Bulk<Infallible>) -> Result<Vec<Done>> {
-        let ids = bulk.operations.into_iter().map(|operation| match operation {
-            Operation::Delete(id) => JobId(id),
-            Operation::Create(never) | Operation::Update(_, never) => match never {},
-        });
-        if bulk.atomic {
-            return self.delete_together(caller, ids.collect()).await;
-        }
-        let mut results = Vec::with_capacity(ids.len());
-        for id in ids {
-            let done = self.delete(caller, id, &Conditions::default()).await;
-            results.push(done.map(|()| (204, None)));
-        }
-        Ok(results)
-    }
-
-    /// Removes several records in one transaction, then cancels what runs.
-    async fn delete_together(&self, caller: &Caller, ids: Vec<JobId>) -> Result<Vec<Done>> {
-        let scope = caller.permit(WRITE)?;
-        let mut results = Vec::with_capacity(ids.len());
-        let mut tx = self.0.db.begin().await?;
-        for id in &ids {
-            if store::lock(&mut tx, scope, *id).await?.is_none() {
-                results.push(Err(missing(*id)));
-                // Nothing after a failure matters: it will all be undone.
-                results.resize_with(ids.len(), || Ok((424, None)));
-                return Ok(results);
+    /// As [`Bulk::apply`], and `job_stuck` when all were removed and the work of one does not let go.
+    pub async fn change(&self, caller: &Caller, bulk: Bulk<Infallible>) -> Result<Changed> {
+        let scope = caller.permit(WRITE)?.clone();
+        let atomic = bulk.atomic;
+        let ids: Vec<Option<JobId>> = bulk.operations.iter().map(id_of).collect();
+        let remove = bulk.apply(&self.0.db, move |conn, operation| {
+            let scope = scope.clone();
+            async move {
+                let id = match operation {
+                    Operation::Delete(id) => JobId(id),
+                    Operation::Create(never) | Operation::Update(_, never) => match never {},
+                };
+                remove(conn, &scope, id, &Conditions::default()).await?;
+                Ok(Applied::Deleted)
             }
-            store::delete(&mut tx, scope, *id).await?;
-            results.push(Ok((204, None)));
+            .boxed()
+        });
+        let mut changed = remove.await?;
+        if !changed.applied {
+            return Ok(changed);
         }
-        tx.commit().await?;
-        self.cancel(&ids).await?;
-        Ok(results)
+        if atomic {
+            let ids: Vec<JobId> = ids.into_iter().flatten().collect();
+            self.cancel(&ids).await?;
+            return Ok(changed);
+        }
+        let let_go = changed.results.iter_mut().zip(ids).map(|(done, id)| async move {
+            if let (Ok(_), Some(id)) = (&*done, id)
+                && let Err(stuck) = self.cancel(&[id]).await
+            {
+                *done = Err(stuck);
+            }
+        });
+        join_all(let_go).await;
+        Ok(changed)
     }
 
     /// Cancels what runs in this process, and waits until all of it has let go.
@@ -281,6 +270,21 @@ impl Jobs {
                 "the job is cancelled and its record removed, but its work has not ended yet",
             )),
         }
+    }
+}
+
+/// Without a record nothing can be published, whatever the work still does.
+async fn remove(conn: &mut Conn, scope: &Scope, id: JobId, conditions: &Conditions) -> Result<Job> {
+    let job = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
+    conditions.allow_change(&job.etag())?;
+    store::delete(conn, scope, id).await?;
+    Ok(job)
+}
+
+fn id_of(operation: &Result<Operation<Infallible>>) -> Option<JobId> {
+    match operation {
+        Ok(Operation::Delete(id)) => Some(JobId(*id)),
+        _ => None,
     }
 }
 

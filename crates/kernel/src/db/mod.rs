@@ -148,9 +148,9 @@ impl Db {
         }
     }
 
-    /// A transaction that its owner steers statement by statement: for bulk changes, which go on
-    /// after a failure, and for programs that copy many rows. [`Db::transaction`] costs less. Do
-    /// not wait for anything but its own statements while it is open.
+    /// A transaction that its owner steers statement by statement: for programs that copy many rows.
+    /// [`Db::transaction`] costs less. Do not wait for anything but its own statements while it is
+    /// open.
     ///
     /// # Errors
     /// When no connection is free in time.

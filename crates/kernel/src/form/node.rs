@@ -54,6 +54,14 @@ impl<'a> Node<'a> {
         self.report
     }
 
+    /// The same value, with another report to complain to.
+    pub fn reporting_to<'b>(&self, report: &'b Report) -> Node<'b>
+    where
+        'a: 'b,
+    {
+        Node { value: self.value, report, place: self.place.clone() }
+    }
+
     pub fn is_null(&self) -> bool {
         self.value.is_null()
     }

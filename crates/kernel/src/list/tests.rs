@@ -56,7 +56,7 @@ fn everything_that_is_wrong_is_listed_and_the_first_named() {
     let found = |query: &str| {
         let failure = read(query).unwrap_err();
         let uri = "/things".parse().unwrap();
-        let problem = serde_json::Value::from(failure.problem(&uri, "", ""));
+        let problem = Value::from(failure.problem(&uri, "", ""));
         let errors = problem["errors"].as_array().unwrap().clone();
         let found: Vec<String> = errors
             .iter()

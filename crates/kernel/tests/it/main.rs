@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests panic loudly")]
 
 mod blobs;
+mod bulk;
 mod lists;
 mod migrations;
 mod statements;

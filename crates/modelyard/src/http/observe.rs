@@ -17,7 +17,7 @@ use axum::extract::MatchedPath;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body::Body as _;
-use modelyard_kernel::failure::Unrendered;
+use modelyard_kernel::failure::{Answered, Unrendered};
 use modelyard_kernel::{Clock, Failure, Ulid, reply};
 use pin_project_lite::pin_project;
 use tokio::sync::OwnedSemaphorePermit;
@@ -232,6 +232,9 @@ impl Exchange {
         if let Some(failure) = failure_of(&mut response) {
             self.log(&failure);
             self.render(&failure, &mut response);
+        }
+        if let Some(Answered(failures)) = response.extensions_mut().remove() {
+            failures.iter().for_each(|it| self.log(it));
         }
         self.relocate(&mut response);
         let mut response = compress::compress(response, self.gzip);

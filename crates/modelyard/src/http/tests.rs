@@ -8,6 +8,7 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::BodyExt;
+use modelyard_kernel::bulk::{Applied, Changed, Outcomes};
 use modelyard_kernel::{Background, Caller, Clock, Failure, JsonBody, reply};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -29,6 +30,13 @@ fn routes() -> Router {
         .route("/things/$upload", post(async |body: Bytes| body.len().to_string()))
         .route("/things/{id}", get(async |Path(id): Path<String>| id))
         .route("/fails", get(|| async { Failure::internal("secret").into_response() }))
+        .route(
+            "/partly",
+            post(async |uri: Uri| {
+                let results = vec![Err(Failure::internal("secret")), Ok(Applied::Deleted)];
+                Outcomes::new(Changed { applied: true, results }, &uri)
+            }),
+        )
         .route("/panics", get(|| async { panic!("secret") as StatusCode }))
         .route(
             "/made",
@@ -126,9 +134,9 @@ async fn a_defect_is_one_line_of_the_log_with_the_id_of_its_request() {
     let logged = logged.with_writer(move || writer.clone()).finish();
     let _logged = tracing::subscriber::set_default(logged);
     let app = open();
-    for path in ["/fails", "/panics"] {
+    for (method, path) in [("GET", "/fails"), ("GET", "/panics"), ("POST", "/partly")] {
         lines.0.lock().clear();
-        let answer = send(&app, "GET", &format!("{path}?query=private"), "").await;
+        let answer = send(&app, method, &format!("{path}?query=private"), "").await;
         let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
         let written = String::from_utf8(lines.0.lock().clone()).unwrap();
         let written: Vec<Value> =
@@ -136,7 +144,7 @@ async fn a_defect_is_one_line_of_the_log_with_the_id_of_its_request() {
         let errors: Vec<&Value> = written.iter().filter(|it| it["level"] == "ERROR").collect();
         let [error] = errors.as_slice() else { panic!("{errors:?}") };
         assert_eq!(error["request_id"], id);
-        assert_eq!((&error["method"], &error["path"]), (&"GET".into(), &path.into()));
+        assert_eq!((&error["method"], &error["path"]), (&method.into(), &path.into()));
         assert!(error["failure"].as_str().unwrap().contains("secret"), "{error}");
         assert!(!error.to_string().contains("private"), "{error}");
     }

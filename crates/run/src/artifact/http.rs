@@ -5,13 +5,12 @@ use axum::extract::{DefaultBodyLimit, OriginalUri, Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use http::{HeaderMap, header};
-use modelyard_kernel::bulk::{Bulk, BulkIn, Done, Operation, Outcomes};
+use modelyard_kernel::bulk::{Bulk, BulkIn, Outcomes};
 use modelyard_kernel::form::{Query, Report};
 use modelyard_kernel::list::{Direction, Field, FieldKind, Fields, ListQuery};
 use modelyard_kernel::reply::{self, Conditions, Place};
 use modelyard_kernel::{Caller, Failure, LargeBody, Result};
 use serde::Serialize;
-use serde_json::value::to_raw_value;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -156,10 +155,8 @@ async fn change_artifacts(
 ) -> Result<Response> {
     caller.permit(WRITE)?;
     let bulk = body.read_values(|node| Bulk::read(node, NewArtifact::read)).await?;
-    let atomic = bulk.atomic;
-    let results = artifacts.change(&caller, bulk).await?;
-    let outcomes = Outcomes::new(results, atomic, &uri);
-    Ok(axum::Json(outcomes).into_response())
+    let changed = artifacts.change(&caller, bulk).await?;
+    Ok(Outcomes::new(changed, &uri).into_response())
 }
 
 /// The JSON schema of an artifact
@@ -359,32 +356,4 @@ async fn upload_artifact(
     let new = NewArtifact { data, ..new };
     let artifact = artifacts.create(&caller, new, Some(NewContent::Stored(stored))).await?;
     created(&artifacts, &caller, &artifact, &Place::new(&headers, &uri)).await
-}
-
-impl Artifacts {
-    /// Does several changes; on request all or nothing.
-    async fn change(&self, caller: &Caller, bulk: Bulk<NewArtifact>) -> Result<Vec<Done>> {
-        let none = Conditions::default();
-        if bulk.atomic {
-            return self.change_together(caller, bulk.operations).await;
-        }
-        let mut results = Vec::with_capacity(bulk.operations.len());
-        for operation in bulk.operations {
-            results.push(match operation {
-                Operation::Create(new) => answer(201, self.create(caller, new, None).await),
-                Operation::Update(id, new) => {
-                    answer(200, self.update(caller, ArtifactId(id), new, &none).await)
-                }
-                Operation::Delete(id) => {
-                    self.delete(caller, ArtifactId(id), &none).await.map(|()| (204, None))
-                }
-            });
-        }
-        Ok(results)
-    }
-}
-
-pub(super) fn answer(status: u16, result: Result<Artifact>) -> Done {
-    let artifact = result?;
-    Ok((status, Some(to_raw_value(&artifact)?)))
 }

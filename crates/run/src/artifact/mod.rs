@@ -14,7 +14,7 @@ mod store;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use modelyard_kernel::bulk::{Done, Operation};
+use modelyard_kernel::bulk::{Applied, Bulk, Changed, Done, Operation};
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{Blobs, Caller, Clock, Conn, Db, Failure, Part, Permission, Result, Scope};
@@ -323,89 +323,75 @@ impl Artifacts {
         let scope = caller.permit(WRITE)?.clone();
         let (it, conditions) = (self.clone(), conditions.clone());
         let delete = self.db.transaction(move |conn| {
-            async move {
-                let old = store::lock(conn, &scope, id).await?.ok_or_else(|| missing(id))?;
-                conditions.allow_change(&old.etag())?;
-                store::orphan_children(conn, &scope, id, it.clock.now()).await?;
-                it.remove(conn, &scope, &old).await
-            }
-            .boxed()
+            async move { it.cut_out(conn, &scope, id, &conditions).await }.boxed()
         });
         delete.await
     }
 
-    /// Several changes in one transaction: the first failure undoes all.
-    async fn change_together(
-        &self,
-        caller: &Caller,
-        operations: Vec<Operation<NewArtifact>>,
-    ) -> Result<Vec<Done>> {
-        let scope = caller.permit(WRITE)?;
-        let mut drafts = Vec::with_capacity(operations.len());
-        for operation in operations {
-            drafts.push(match operation {
-                Operation::Create(new) => self.draft(new, None).await.map(|it| (201, Ok(it))),
-                Operation::Update(id, new) => self
-                    .draft(NewArtifact { id: Some(ArtifactId(id)), ..new }, None)
-                    .await
-                    .map(|it| (200, Ok(it))),
-                Operation::Delete(id) => Ok((204, Err(ArtifactId(id)))),
-            });
-        }
-        let mut results = Vec::with_capacity(drafts.len());
-        let mut kept = Vec::with_capacity(drafts.len());
-        let mut tx = self.db.begin().await?;
-        let mut good = true;
-        for draft in drafts {
-            let done = match draft {
-                Ok((status, step)) => {
-                    // Nothing after a failure matters: it will all be undone.
-                    let done = match good {
-                        true => self.step(&mut tx, scope, status, &step).await,
-                        false => Ok((424, None)),
-                    };
-                    kept.extend(step.ok());
-                    done
-                }
-                Err(refused) => Err(refused),
-            };
-            good &= done.is_ok();
-            results.push(done);
-        }
-        let mut written = Ok(());
-        if good {
-            written = tx.commit().await.map_err(Failure::from);
-        } else {
-            drop(tx);
-        }
-        let stands = good && written.as_ref().err().is_none_or(Failure::is_uncertain);
-        for draft in kept {
-            draft.settle(stands).await;
-        }
-        written?;
-        Ok(results)
-    }
-
-    async fn step(
+    async fn cut_out(
         &self,
         conn: &mut Conn,
         scope: &Scope,
-        status: u16,
-        step: &Result<Draft, ArtifactId>,
-    ) -> Done {
-        match step {
-            Ok(draft) if status == 201 => {
-                http::answer(status, self.insert(conn, scope, draft).await)
+        id: ArtifactId,
+        conditions: &Conditions,
+    ) -> Result<()> {
+        let old = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
+        conditions.allow_change(&old.etag())?;
+        store::orphan_children(conn, scope, id, self.clock.now()).await?;
+        self.remove(conn, scope, &old).await
+    }
+
+    /// Does several changes; on request all or nothing.
+    ///
+    /// # Errors
+    /// As [`Bulk::apply`].
+    pub async fn change(&self, caller: &Caller, bulk: Bulk<NewArtifact>) -> Result<Changed> {
+        let scope = caller.permit(WRITE)?.clone();
+        let Bulk { atomic, operations } = bulk;
+        let mut prepared = Vec::with_capacity(operations.len());
+        for operation in operations {
+            prepared.push(match operation {
+                Ok(operation) => self.prepare(operation).await,
+                Err(refused) => Err(refused),
+            });
+        }
+        let drafts: Vec<Option<Arc<Draft>>> = prepared.iter().map(draft_of).collect();
+        let it = self.clone();
+        let step = Bulk { atomic, operations: prepared }.apply(&self.db, move |conn, operation| {
+            let (it, scope) = (it.clone(), scope.clone());
+            async move { it.step(conn, &scope, operation).await }.boxed()
+        });
+        let changed = step.await;
+        for (index, draft) in drafts.into_iter().enumerate() {
+            if let Some(draft) = draft.and_then(Arc::into_inner) {
+                draft.settle(stands(&changed, index)).await;
             }
-            Ok(draft) => {
-                let none = Conditions::default();
-                http::answer(status, self.replace(conn, scope, draft, &none).await)
+        }
+        changed
+    }
+
+    /// Stores content, before any transaction begins.
+    async fn prepare(&self, operation: Operation<NewArtifact>) -> Result<Operation<Arc<Draft>>> {
+        Ok(match operation {
+            Operation::Create(new) => Operation::Create(Arc::new(self.draft(new, None).await?)),
+            Operation::Update(id, new) => {
+                let new = NewArtifact { id: Some(ArtifactId(id)), ..new };
+                Operation::Update(id, Arc::new(self.draft(new, None).await?))
             }
-            Err(id) => {
-                let old = store::lock(conn, scope, *id).await?.ok_or_else(|| missing(*id))?;
-                store::orphan_children(conn, scope, *id, self.clock.now()).await?;
-                self.remove(conn, scope, &old).await?;
-                Ok((status, None))
+            Operation::Delete(id) => Operation::Delete(id),
+        })
+    }
+
+    async fn step(&self, conn: &mut Conn, scope: &Scope, operation: Operation<Arc<Draft>>) -> Done {
+        let none = Conditions::default();
+        match operation {
+            Operation::Create(draft) => Applied::created(&self.insert(conn, scope, &draft).await?),
+            Operation::Update(_, draft) => {
+                Applied::updated(&self.replace(conn, scope, &draft, &none).await?)
+            }
+            Operation::Delete(id) => {
+                self.cut_out(conn, scope, ArtifactId(id), &none).await?;
+                Ok(Applied::Deleted)
             }
         }
     }
@@ -489,6 +475,25 @@ impl Draft {
     /// Tidies up after the transaction that was to write it.
     pub async fn settle(self, committed: bool) {
         self.prepared.settle(committed).await;
+    }
+}
+
+fn draft_of(operation: &Result<Operation<Arc<Draft>>>) -> Option<Arc<Draft>> {
+    match operation {
+        Ok(Operation::Create(draft) | Operation::Update(_, draft)) => Some(Arc::clone(draft)),
+        Ok(Operation::Delete(_)) | Err(_) => None,
+    }
+}
+
+/// Whether what an operation wrote is there, as far as anybody knows.
+fn stands(changed: &Result<Changed>, index: usize) -> bool {
+    match changed {
+        Ok(it) => match it.results.get(index) {
+            Some(Ok(Applied::NotTried)) | None => false,
+            Some(Ok(_)) => true,
+            Some(Err(failure)) => failure.is_uncertain(),
+        },
+        Err(failure) => failure.is_uncertain(),
     }
 }
 

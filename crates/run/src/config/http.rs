@@ -122,9 +122,8 @@ async fn change_configs(
     let it = configs.clone();
     let read = move |node: modelyard_kernel::form::Node<'_>| NewConfig::read(node, it.schema());
     let bulk = body.read_values(|node| Bulk::read(node, read)).await?;
-    let atomic = bulk.atomic;
-    let results = configs.change(&caller, bulk).await?;
-    Ok(axum::Json(Outcomes::new(results, atomic, &uri)).into_response())
+    let changed = configs.change(&caller, bulk).await?;
+    Ok(Outcomes::new(changed, &uri).into_response())
 }
 
 /// The JSON schema of a config's data

@@ -122,9 +122,8 @@ async fn change_tasks(
 ) -> Result<Response> {
     caller.permit(WRITE)?;
     let bulk = body.read_values(|node| Bulk::read(node, NewTask::read)).await?;
-    let atomic = bulk.atomic;
-    let results = tasks.change(&caller, bulk).await?;
-    Ok(axum::Json(Outcomes::new(results, atomic, &uri)).into_response())
+    let changed = tasks.change(&caller, bulk).await?;
+    Ok(Outcomes::new(changed, &uri).into_response())
 }
 
 /// The JSON schema of a task

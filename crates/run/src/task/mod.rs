@@ -23,14 +23,13 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use modelyard_flow::job::{JobId, Jobs, NewJob};
-use modelyard_kernel::bulk::{Bulk, Done, Operation};
+use modelyard_kernel::bulk::{Applied, Bulk, Changed, Done, Operation};
 use modelyard_kernel::db::Json;
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
     Assignment, Caller, Clock, Conn, Db, Failure, Kind, Part, Permission, Result, Scope, Work,
 };
-use serde_json::value::to_raw_value;
 
 use crate::artifact::{ArtifactId, Artifacts};
 use crate::publish::Publisher;
@@ -220,46 +219,29 @@ impl Tasks {
     /// Does several changes; on request all or nothing.
     ///
     /// # Errors
-    /// When the database refuses; what single operations come to is in the answer.
-    pub async fn change(&self, caller: &Caller, bulk: Bulk<NewTask>) -> Result<Vec<Done>> {
-        let scope = caller.permit(WRITE)?;
-        let Bulk { atomic, operations } = bulk;
-        let db = &self.0.db;
-        let mut results = Vec::with_capacity(operations.len());
-        let mut tx = if atomic { Some(db.begin().await?) } else { None };
-        for operation in operations {
-            if atomic && results.iter().any(Result::is_err) {
-                // Nothing after a failure matters: it will all be undone.
-                results.push(Ok((424, None)));
-                continue;
-            }
-            let mut own = if atomic { None } else { Some(db.begin().await?) };
-            let Some(conn) = tx.as_mut().or(own.as_mut()) else { continue };
-            let done = self.step(conn, scope, operation).await;
-            if let Some(own) = own.filter(|_| done.is_ok()) {
-                own.commit().await?;
-            }
-            results.push(done);
-        }
-        if let Some(tx) = tx.filter(|_| results.iter().all(Result::is_ok)) {
-            tx.commit().await?;
-        }
-        Ok(results)
+    /// As [`Bulk::apply`].
+    pub async fn change(&self, caller: &Caller, bulk: Bulk<NewTask>) -> Result<Changed> {
+        let scope = caller.permit(WRITE)?.clone();
+        let it = self.clone();
+        let step = bulk.apply(&self.0.db, move |conn, operation| {
+            let (it, scope) = (it.clone(), scope.clone());
+            async move { it.step(conn, &scope, operation).await }.boxed()
+        });
+        step.await
     }
 
     async fn step(&self, conn: &mut Conn, scope: &Scope, operation: Operation<NewTask>) -> Done {
         let none = Conditions::default();
-        let (status, task) = match operation {
-            Operation::Create(new) => (201, self.insert(conn, scope, new).await?),
+        match operation {
+            Operation::Create(new) => Applied::created(&self.insert(conn, scope, new).await?),
             Operation::Update(id, new) => {
-                (200, self.replace(conn, scope, TaskId(id), new, &none).await?)
+                Applied::updated(&self.replace(conn, scope, TaskId(id), new, &none).await?)
             }
             Operation::Delete(id) => {
                 remove(conn, scope, TaskId(id), &none).await?;
-                return Ok((204, None));
+                Ok(Applied::Deleted)
             }
-        };
-        Ok((status, Some(to_raw_value(&task)?)))
+        }
     }
 
     /// Asks for a task to be executed.

@@ -105,14 +105,62 @@ on_both_databases! {
         server.stop().await;
     }
 
-    async fn an_operation_that_cannot_be_read_stops_all_of_them(database: TestDatabase) {
+    async fn an_operation_that_cannot_be_read_has_a_result_of_its_own(database: TestDatabase) {
         let (server, client) = start(&database).await;
         for (path, body) in MADE {
+            let old = create(&client, path, &body("old")).await;
+            let operations = json!([
+                {"op": "rename"},
+                {"op": "create", "body": body("new")},
+                {"op": "update", "id": "7"},
+                7,
+                {"op": "delete", "id": old},
+            ]);
+            let outcomes = change(&client, path, false, &operations).await;
+            assert_eq!(statuses(&outcomes), [422, 201, 422, 422, 204], "{path} {outcomes}");
+            assert_eq!(outcomes["applied"], true, "{path}");
+            assert_eq!(ids(&client.get(path).await).len(), 1, "{path}");
+            for (index, places) in [
+                (0, vec![json!(["body", "operations", 0, "op"])]),
+                (2, vec![
+                    json!(["body", "operations", 2, "id"]),
+                    json!(["body", "operations", 2, "body"]),
+                ]),
+                (3, vec![json!(["body", "operations", 3])]),
+            ] {
+                let error = &outcomes["results"][index]["error"];
+                assert_eq!(error["code"], "validation_failed", "{path} {error}");
+                let errors = error["errors"].as_array().unwrap();
+                let found: Vec<&Value> = errors.iter().map(|it| &it["loc"]).collect();
+                assert_eq!(found, places.iter().collect::<Vec<_>>(), "{path}");
+            }
+        }
+        server.stop().await;
+    }
+
+    async fn an_answer_to_many_operations_stays_small(database: TestDatabase) {
+        let (server, client) = start(&database).await;
+        let tags: Vec<u32> = (0..200).collect();
+        let wrong = json!({"op": "create", "body": {"name": "a", "data": {}, "tags": tags}});
+        let many: Vec<Value> = (0..1000).map(|_| wrong.clone()).collect();
+        let outcomes = change(&client, "/api/v1/configs", false, &json!(many)).await;
+        let results = outcomes["results"].as_array().unwrap();
+        let errors = |index: usize| results[index]["error"]["errors"].as_array().unwrap().len();
+        assert_eq!((errors(0), errors(9), errors(10), errors(999)), (100, 100, 1, 1));
+        assert_eq!(results[0]["error"]["more_errors"], true);
+        assert_eq!(results[999]["error"]["more_errors"], true);
+        server.stop().await;
+    }
+
+    async fn what_cannot_be_read_stops_all_or_nothing(database: TestDatabase) {
+        let (server, client) = start(&database).await;
+        for (path, body) in MADE {
+            let bulk = format!("{path}/$bulk");
             let good = json!({"op": "create", "body": body("good")});
             let bad = json!([
                 good, {"op": "rename"}, {"op": "create"}, {"op": "delete", "id": "7"}, {"op": "update"},
             ]);
-            let refused = client.post(&format!("{path}/$bulk"), &json!({"operations": bad})).await;
+            let refused = client.post(&bulk, &json!({"atomic": true, "operations": bad})).await;
             let errors = refused.clone().expect(422).body["errors"].clone();
             let places: Vec<String> =
                 errors.as_array().unwrap().iter().map(|it| it["loc"].to_string()).collect();
@@ -125,10 +173,19 @@ on_both_databases! {
             ] {
                 assert!(places.iter().any(|it| it == place), "{path}: {place} not in {places:?}");
             }
+            // Nor can anything be done where nobody knows what.
             let many: Vec<Value> = (0..1001).map(|_| good.clone()).collect();
-            let refused = client.post(&format!("{path}/$bulk"), &json!({"operations": many})).await;
-            let refused = refused.expect(422).body;
-            assert_eq!(refused["errors"][0]["type"], "too_long", "{path} {refused}");
+            for (envelope, kind) in [
+                (json!({"operations": many}), "too_long"),
+                (json!({"operations": {"0": good}}), "list_type"),
+                (json!({"atomic": "perhaps", "operations": [good]}), "bool_parsing"),
+                (json!({}), "missing"),
+                (json!([good]), "model_attributes_type"),
+            ] {
+                let refused = client.post(&bulk, &envelope).await.expect(422).body;
+                assert_eq!(refused["errors"][0]["type"], kind, "{path} {refused}");
+                assert_eq!(refused["errors"].as_array().unwrap().len(), 1, "{path} {refused}");
+            }
             assert_eq!(client.get(path).await.body, json!([]), "{path}");
             assert_eq!(change(&client, path, true, &json!([])).await["applied"], true);
         }
@@ -156,7 +213,12 @@ on_both_databases! {
         assert_eq!(ids(&client.get(path).await), [jobs[2].as_str()]);
         let outcomes = change(&client, path, true, &json!([delete(&jobs[2])])).await;
         assert_eq!(statuses(&outcomes), [204], "{outcomes}");
-        let create = json!({"operations": [{"op": "create", "body": {}}]});
+        let create = json!([{"op": "create", "body": {}}]);
+        let outcomes = change(&client, path, false, &create).await;
+        assert_eq!(statuses(&outcomes), [422], "{outcomes}");
+        let message = &outcomes["results"][0]["error"]["errors"][0]["msg"];
+        assert_eq!(message, "Jobs can only be deleted");
+        let create = json!({"atomic": true, "operations": create});
         client.post("/api/v1/jobs/$bulk", &create).await.expect(422);
         server.stop().await;
     }
