@@ -3,11 +3,9 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use futures_util::stream;
 use http::{HeaderValue, StatusCode, header};
 use modelyard_flow::job::http::{event_stream, poll_interval};
@@ -47,14 +45,17 @@ async fn get_health(State(checks): State<Checks>) -> Response {
     answer(checks.latest().await.as_ref())
 }
 
-/// The same of all services of a process.
-pub(super) fn front(services: Vec<(String, Checks)>) -> Router {
-    let services: Arc<[_]> = services.into();
-    let show = move || {
-        let services = services.clone();
-        async move { answer(&overall(&services).await) }
-    };
-    Router::new().route("/health", get(show))
+pub(super) fn front(services: Vec<(String, Checks)>) -> OpenApiRouter {
+    OpenApiRouter::new().routes(routes!(get_front_health)).with_state(Arc::from(services))
+}
+
+/// Get the health of all services of the process
+#[utoipa::path(get, path = "/health", tag = "health", responses(
+    (status = 200, body = HealthStatus, description = "all of them are healthy or degraded"),
+    (status = 503, body = HealthStatus, description = "at least one is unhealthy"),
+))]
+async fn get_front_health(State(services): State<Arc<[(String, Checks)]>>) -> Response {
+    answer(&overall(&services).await)
 }
 
 fn answer(report: &Report) -> Response {

@@ -106,7 +106,7 @@ impl Checks {
 
 /// `/health` of a process with several services: a check for each, named by its id.
 pub fn front(services: Vec<(String, Checks)>) -> Router {
-    http::front(services)
+    http::front(services).into()
 }
 
 /// How all of them do: each as one check.
