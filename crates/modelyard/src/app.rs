@@ -149,13 +149,13 @@ pub fn assemble(
         health.part(),
         Info::new(&info)?.part(),
         System::new(clock.clone()).part(),
-        configs.part(),
+        configs.part(service.configs),
         artifacts.part(service.artifacts),
     ];
     parts.extend(service.metrics.then(|| metrics.part()));
     parts.extend(jobs.iter().map(Jobs::part));
     parts.extend(ml.iter().map(Ml::part));
-    parts.extend(tasks.iter().map(Tasks::part));
+    parts.extend(tasks.iter().map(|it| it.part(service.tasks)));
 
     let (work, counters) = parts.iter_mut().fold((Vec::new(), Vec::new()), |mut all, part| {
         all.0.append(&mut part.work);

@@ -46,7 +46,9 @@ pub struct Service {
     pub(crate) runner: Option<Arc<dyn Runner>>,
     pub(crate) adapters: Adapters,
     pub(crate) hierarchy: Hierarchy,
+    pub(crate) configs: Access,
     pub(crate) artifacts: Access,
+    pub(crate) tasks: Access,
     pub(crate) functions: TaskFunctions,
     pub(crate) shell_tasks: ShellTasks,
     pub(crate) directory: Option<PathBuf>,
@@ -91,7 +93,9 @@ impl Service {
             runner: None,
             adapters: Adapters::default(),
             hierarchy,
+            configs: Access::Full,
             artifacts: Access::Full,
+            tasks: Access::Full,
             functions: TaskFunctions::new(),
             shell_tasks: ShellTasks::Refused,
             directory: None,
@@ -174,6 +178,19 @@ impl ServiceBuilder {
     /// What the levels of its artifacts are called.
     pub fn with_hierarchy(mut self, hierarchy: Hierarchy) -> Self {
         self.service.hierarchy = hierarchy;
+        self
+    }
+
+    /// What clients may do with its configs, beside reading. Those that there are came with a backup,
+    /// or before they were closed.
+    pub fn with_configs(mut self, access: Access) -> Self {
+        self.service.configs = access;
+        self
+    }
+
+    /// What clients may do with its tasks, beside reading and executing them.
+    pub fn with_tasks(mut self, access: Access) -> Self {
+        self.service.tasks = access;
         self
     }
 

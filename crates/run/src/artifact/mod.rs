@@ -34,7 +34,7 @@ pub const WRITE: Permission = Permission("artifacts:write");
 /// The largest content of one artifact: 64 GiB.
 pub const MAX_UPLOAD: u64 = 64 << 30;
 
-/// What clients may do with the artifacts of a service, beside reading.
+/// What clients may do with the configs, artifacts or tasks of a service, beside reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Everything.

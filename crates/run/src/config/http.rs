@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 use super::model::{Config, ConfigId, NewConfig};
 use super::{Configs, WRITE};
 use crate::artifact::http::Stats;
-use crate::artifact::{Artifact, ArtifactId, Rendered};
+use crate::artifact::{Access, Artifact, ArtifactId, Rendered};
 
 /// What lists of configs may be asked.
 pub static FIELDS: Fields = Fields {
@@ -60,18 +60,23 @@ struct Link {
     artifact_id: String,
 }
 
-pub(super) fn routes(configs: Configs) -> OpenApiRouter {
-    OpenApiRouter::new()
-        .routes(routes!(list_configs, create_config))
-        .routes(routes!(change_configs))
+pub(super) fn routes(configs: Configs, access: Access) -> OpenApiRouter {
+    let mut routes = OpenApiRouter::new()
         .routes(routes!(get_config_schema))
         .routes(routes!(get_config_stats))
-        .routes(routes!(get_config, update_config, delete_config))
-        .routes(routes!(link_artifact))
-        .routes(routes!(unlink_artifact))
         .routes(routes!(list_config_artifacts))
-        .routes(routes!(get_artifact_config))
-        .with_state(configs)
+        .routes(routes!(get_artifact_config));
+    if access == Access::Full {
+        routes = routes
+            .routes(routes!(list_configs, create_config))
+            .routes(routes!(change_configs))
+            .routes(routes!(get_config, update_config, delete_config))
+            .routes(routes!(link_artifact))
+            .routes(routes!(unlink_artifact));
+    } else {
+        routes = routes.routes(routes!(list_configs)).routes(routes!(get_config));
+    }
+    routes.with_state(configs)
 }
 
 /// List configs

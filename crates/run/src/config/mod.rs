@@ -17,7 +17,7 @@ use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{Caller, Clock, Conn, Db, Failure, Part, Permission, Result, Scope};
 
-use crate::artifact::{ArtifactId, Artifacts, Rendered};
+use crate::artifact::{Access, ArtifactId, Artifacts, Rendered};
 
 pub use model::{Config, ConfigId, NewConfig};
 use schema::ConfigSchema;
@@ -44,8 +44,8 @@ impl Configs {
     }
 
     /// What this slice brings.
-    pub fn part(&self) -> Part {
-        Part { name: "configs", routes: http::routes(self.clone()), ..Part::default() }
+    pub fn part(&self, access: Access) -> Part {
+        Part { name: "configs", routes: http::routes(self.clone(), access), ..Part::default() }
     }
 
     /// What a config may hold.

@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 
 use super::model::{NewExecution, NewTask, Submitted, Task, TaskId, TaskType};
 use super::{EXECUTE, Tasks, WRITE};
+use crate::artifact::Access;
 use crate::artifact::http::Stats;
 
 /// What lists of tasks may be asked.
@@ -66,15 +67,21 @@ struct ExecutionIn {
     parameters: Option<Map<String, Value>>,
 }
 
-pub(super) fn routes(tasks: Tasks) -> OpenApiRouter {
-    OpenApiRouter::new()
-        .routes(routes!(list_tasks, create_task))
-        .routes(routes!(change_tasks))
+pub(super) fn routes(tasks: Tasks, access: Access) -> OpenApiRouter {
+    // Executing a task changes none.
+    let mut routes = OpenApiRouter::new()
         .routes(routes!(get_task_schema))
         .routes(routes!(get_task_stats))
-        .routes(routes!(get_task, update_task, delete_task))
-        .routes(routes!(execute_task))
-        .with_state(tasks)
+        .routes(routes!(execute_task));
+    if access == Access::Full {
+        routes = routes
+            .routes(routes!(list_tasks, create_task))
+            .routes(routes!(change_tasks))
+            .routes(routes!(get_task, update_task, delete_task));
+    } else {
+        routes = routes.routes(routes!(list_tasks)).routes(routes!(get_task));
+    }
+    routes.with_state(tasks)
 }
 
 /// List tasks

@@ -31,7 +31,7 @@ use modelyard_kernel::{
     Assignment, Caller, Clock, Conn, Db, Failure, Kind, Part, Permission, Result, Scope, Work,
 };
 
-use crate::artifact::{ArtifactId, Artifacts};
+use crate::artifact::{Access, ArtifactId, Artifacts};
 use crate::publish::Publisher;
 use crate::runner::Limits;
 
@@ -104,7 +104,7 @@ impl Tasks {
     }
 
     /// What this slice brings.
-    pub fn part(&self) -> Part {
+    pub fn part(&self, access: Access) -> Part {
         let worker = self.clone();
         let execute = move |it: Assignment| -> BoxFuture<'static, _> {
             let tasks = worker.clone();
@@ -112,7 +112,7 @@ impl Tasks {
         };
         Part {
             name: "tasks",
-            routes: http::routes(self.clone()),
+            routes: http::routes(self.clone(), access),
             work: vec![Work { kind: EXECUTE_JOB, run: Arc::new(execute) }],
             ..Part::default()
         }

@@ -6,6 +6,7 @@ mod bad_input;
 mod bad_paths;
 mod bounds;
 mod cancelling;
+mod closed;
 mod commands;
 mod computing;
 mod concurrency;
