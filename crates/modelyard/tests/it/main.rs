@@ -10,4 +10,5 @@ mod docs;
 mod peer_model;
 mod support;
 mod task_model;
+mod template;
 mod transcripts;
