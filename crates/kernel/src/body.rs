@@ -6,7 +6,9 @@ use http::{HeaderValue, header};
 use serde_json::Value;
 
 use crate::background::compute;
-use crate::form::{MAX_DEPTH, Node, Report, Size, is_json, parse_body};
+use crate::form::{
+    MAX_DEPTH, Node, Report, Size, Violations, is_json, long_integers, parse_body,
+};
 use crate::{Failure, Kind};
 
 /// Bodies larger than this are parsed on a thread for it, so that nobody else's request waits; the
@@ -49,6 +51,8 @@ impl BodyLimit {
 #[derive(Debug)]
 pub struct JsonBody {
     value: Value,
+    /// Which of its integers are other ones in `value`.
+    changed: Violations,
 }
 
 impl JsonBody {
@@ -57,7 +61,7 @@ impl JsonBody {
     /// # Errors
     /// `validation_failed` with every violation.
     pub fn read<T>(&self, read: impl FnOnce(Node<'_>) -> Option<T>) -> Result<T, Failure> {
-        let report = Report::new();
+        let report = Report::after(self.changed.clone());
         let value = read(Node::body(&self.value, &report));
         report.finish().map_err(Failure::violations)?;
         value.ok_or_else(|| Failure::internal("a body was refused without a violation"))
@@ -99,6 +103,9 @@ impl LargeBody {
             let problem = match body.size() {
                 Some(size) if size.values > body.limit.cells() => {
                     return Err(too_much(body.limit.cells(), None));
+                }
+                Some(_) if !long_integers(&body.bytes).is_empty() => {
+                    Some("an integer is too long".to_owned())
                 }
                 Some(size) if size.depth < MAX_DEPTH => {
                     match direct(&body.bytes, body.limit.values()) {
@@ -155,7 +162,7 @@ impl LargeBody {
             return Err(too_much(most, problem));
         }
         let value = parse_body(self.content_type(), &self.bytes).map_err(Failure::violations)?;
-        Ok(JsonBody { value })
+        Ok(JsonBody { value, changed: long_integers(&self.bytes) })
     }
 }
 

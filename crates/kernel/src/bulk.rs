@@ -121,6 +121,7 @@ fn alone<T>(items: &[Node<'_>], read: impl Fn(Node<'_>) -> Option<T>) -> Vec<Res
     let mut room = MAX_VIOLATIONS;
     let read_one = |item: &Node<'_>| {
         let report = Report::at_most(room.max(1));
+        item.report().hand_over(|| item.loc(), &report);
         let found = operation(&item.reporting_to(&report), &read);
         report.finish().map_err(|violations| {
             room = room.saturating_sub(violations.len());

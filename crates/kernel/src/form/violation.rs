@@ -121,6 +121,8 @@ pub struct Report {
     kept: RefCell<Vec<Violation>>,
     more: Cell<bool>,
     most: usize,
+    /// What was wrong before the reading began.
+    before: RefCell<Violations>,
 }
 
 impl Default for Report {
@@ -136,7 +138,29 @@ impl Report {
 
     /// A report that keeps fewer violations than others.
     pub fn at_most(most: usize) -> Self {
-        Report { kept: RefCell::default(), more: Cell::default(), most: most.min(MAX_VIOLATIONS) }
+        let most = most.min(MAX_VIOLATIONS);
+        let (kept, more, before) = (RefCell::default(), Cell::default(), RefCell::default());
+        Report { kept, more, most, before }
+    }
+
+    /// A report of what is read after some violations were found. They are listed last, unless the
+    /// reader has complained of the same places.
+    pub(crate) fn after(before: Violations) -> Self {
+        Report { before: RefCell::new(before), ..Report::default() }
+    }
+
+    /// Gives the violations that were found before, in a place and what is in it, to another report;
+    /// none when they are only the first of many.
+    pub(crate) fn hand_over(&self, place: impl FnOnce() -> Vec<Loc>, other: &Report) {
+        let mut before = self.before.borrow_mut();
+        if before.is_empty() || before.more {
+            return;
+        }
+        let place = place();
+        let (theirs, ours) =
+            std::mem::take(&mut before.kept).into_iter().partition(|it| it.loc.starts_with(&place));
+        before.kept = ours;
+        other.before.borrow_mut().kept.extend::<Vec<_>>(theirs);
     }
 
     /// Keeps the violation that `violation` makes, unless there are enough already.
@@ -165,8 +189,15 @@ impl Report {
 
     /// Ends the reading: the violations in the order of discovery, if there are any.
     pub fn finish(self) -> Result<(), Violations> {
-        let Report { kept, more, most: _ } = self;
-        let found = Violations { kept: kept.into_inner(), more: more.get() };
+        let before = self.before.take();
+        for violation in before.kept {
+            let known = self.kept.borrow().iter().any(|it| it.loc == violation.loc);
+            if !known {
+                self.push(|| violation);
+            }
+        }
+        let more = self.more.get() || before.more;
+        let found = Violations { kept: self.kept.into_inner(), more };
         if found.is_empty() && !found.more { Ok(()) } else { Err(found) }
     }
 }

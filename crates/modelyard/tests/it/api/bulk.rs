@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use http::Method;
 use modelyard_testkit::{TestClient, on_both_databases};
 use serde_json::{Value, json};
 
@@ -134,6 +135,36 @@ on_both_databases! {
                 let found: Vec<&Value> = errors.iter().map(|it| &it["loc"]).collect();
                 assert_eq!(found, places.iter().collect::<Vec<_>>(), "{path}");
             }
+        }
+        server.stop().await;
+    }
+
+    async fn integers_that_are_not_kept_are_refused_where_they_are(database: TestDatabase) {
+        let (server, client) = start(&database).await;
+        let with = |number: &str| format!(r#"{{"data": {{"n": [{number}]}}}}"#);
+        let long = "123456789012345678901234567890";
+        for (kept, number) in [(true, "18446744073709551615"), (true, "1.5e300"), (false, long)] {
+            let send = async |path: &str, body: String| {
+                let request = client.request(Method::POST, path);
+                request.header("content-type", "application/json").body(body).send().await
+            };
+            let answer = send("/api/v1/artifacts", with(number)).await;
+            if kept {
+                let found = answer.expect(201).body["data"]["n"][0].clone();
+                assert_eq!(found, serde_json::from_str::<Value>(number).unwrap());
+                continue;
+            }
+            let errors = answer.expect(422).body["errors"].clone();
+            assert_eq!(errors, json!([{"type": "int_parsing_size", "input": long,
+                "loc": ["body", "data", "n", 0],
+                "msg": "Unable to parse input string as an integer, exceeded maximum size"}]));
+            let operations = [with(number), with("1")].map(|it| format!(r#"{{"op": "create", "body": {it}}}"#));
+            let bulk = format!(r#"{{"operations": [{}]}}"#, operations.join(","));
+            let outcomes = send("/api/v1/artifacts/$bulk", bulk).await.expect(200).body;
+            assert_eq!(statuses(&outcomes), [422, 201], "{outcomes}");
+            let frame = format!(r#"{{"config_id": "{NOBODY}", "data": {{"columns": ["a"], "data": [[1], [{number}]]}}}}"#);
+            let refused = send("/api/v1/ml/$train", frame).await.expect(422).body;
+            assert_eq!(refused["errors"][0]["loc"], json!(["body", "data", "data", 1, 0]), "{refused}");
         }
         server.stop().await;
     }
