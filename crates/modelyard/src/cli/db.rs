@@ -1,5 +1,6 @@
 //! `modelyard db`.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -105,12 +106,13 @@ impl Database {
 fn must_exist(settings: &Settings, data_dir: &Path) -> Done {
     let url = settings.database_options(data_dir).url;
     let hint = "give the directory that is served, `--data-dir` or `--database`";
-    if let Some(file) = url.strip_prefix("sqlite:").map(Path::new)
-        && !file.is_file()
-    {
+    // What is there and cannot be read is told when it is opened.
+    let is_missing =
+        |it: &Path| fs_err::metadata(it).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    if let Some(file) = url.strip_prefix("sqlite:").map(Path::new).filter(|it| is_missing(it)) {
         return Err(format!("there is no database at {}; {hint}", file.display()).into());
     }
-    if settings.blobs.url.is_empty() && !data_dir.is_dir() {
+    if settings.blobs.url.is_empty() && is_missing(data_dir) {
         return Err(format!("there is no data directory at {}; {hint}", data_dir.display()).into());
     }
     Ok(())
