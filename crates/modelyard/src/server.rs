@@ -1,6 +1,8 @@
 //! A running process: its database, its services, its port.
 
 use std::collections::HashSet;
+use std::error::Error;
+use std::fmt;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,7 +41,9 @@ const SWEEP: Duration = Duration::from_secs(600);
 const STILL: Duration = Duration::from_secs(30);
 
 /// Why a process cannot serve.
-#[derive(Debug, thiserror::Error)]
+///
+/// Its `Debug` is for people too, since that is what a `main` that answers it prints.
+#[derive(thiserror::Error)]
 pub enum ServeError {
     /// A setting is wrong.
     #[error(transparent)]
@@ -89,6 +93,28 @@ pub enum ServeError {
     /// Something else failed at start.
     #[error(transparent)]
     Start(#[from] Failure),
+}
+
+impl fmt::Debug for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&explain(self))
+    }
+}
+
+/// An error with its causes, each on a line.
+pub fn explain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(it) = cause {
+        let said = it.to_string();
+        // Some errors say their cause themselves.
+        if !text.ends_with(&said) {
+            text.push_str("\n  because: ");
+            text.push_str(&said);
+        }
+        cause = it.source();
+    }
+    text
 }
 
 /// Serves until the process is asked to stop, and says on standard output where.
@@ -547,5 +573,21 @@ impl StopSignal {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_main_prints_is_a_sentence_and_its_cause() {
+        let cause = std::io::Error::from(std::io::ErrorKind::AddrInUse);
+        let error = ServeError::Listen { address: "127.0.0.1:9090".to_owned(), cause };
+        let printed: Box<dyn Error> = error.into();
+        assert_eq!(
+            format!("{printed:?}"),
+            "127.0.0.1:9090 cannot be listened on; choose another with `--port`\n  because: address in use"
+        );
     }
 }

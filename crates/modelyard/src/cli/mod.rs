@@ -11,6 +11,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use modelyard::server::explain;
 
 /// Turns a model into a governed production service.
 #[derive(Debug, Parser)]
@@ -59,22 +60,6 @@ pub fn run(command: Command) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// An error with its causes, each on a line.
-fn explain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(it) = cause {
-        let said = it.to_string();
-        // Some errors say their cause themselves.
-        if !text.ends_with(&said) {
-            text.push_str("\n  because: ");
-            text.push_str(&said);
-        }
-        cause = it.source();
-    }
-    text
 }
 
 type Done = Result<(), Box<dyn Error>>;
