@@ -210,6 +210,7 @@ impl Clock {
 }
 
 /// 80 random bits with the highest clear, so that there is room to count up.
+#[expect(clippy::disallowed_methods, reason = "for its random bits; its time is not used")]
 fn rand_bits() -> u128 {
     let bits: u128 = ulid::Ulid::generate().random();
     bits & ((1 << 79) - 1)

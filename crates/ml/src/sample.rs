@@ -3,6 +3,7 @@
 //! Each location has its own level, population and season; rain follows the season, and cases follow
 //! both, so that a model has something to learn.
 
+use std::collections::HashSet;
 use std::f64::consts::TAU;
 
 use modelyard_run::frame::{Cell, FieldType, Frame};
@@ -98,13 +99,10 @@ impl SampleRequest {
     fn columns(&self) -> Vec<String> {
         let canonical = FIXED.map(str::to_owned).into_iter();
         let features = (0..self.features).map(|index| format!("feature_{index}"));
-        let mut columns: Vec<String> = canonical.chain(features).collect();
-        for covariate in self.required_covariates.iter().chain(&self.config_covariates) {
-            if !columns.contains(covariate) {
-                columns.push(covariate.clone());
-            }
-        }
-        columns
+        let covariates = self.required_covariates.iter().chain(&self.config_covariates).cloned();
+        let mut seen = HashSet::new();
+        let columns = canonical.chain(features).chain(covariates);
+        columns.filter(|it| seen.insert(it.clone())).collect()
     }
 }
 

@@ -1,6 +1,8 @@
 //! The data directory: the embedded database, content, workspaces; one process at a time.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use fs_err::os::unix::fs::OpenOptionsExt;
@@ -33,7 +35,7 @@ impl DataDir {
     /// # Errors
     /// When it cannot be used, or another process uses it.
     pub fn open(path: &Path, clock: &Clock) -> Result<Self, DataDirError> {
-        fs_err::create_dir_all(path).map_err(DataDirError::Unusable)?;
+        make(path).map_err(DataDirError::Unusable)?;
         let lock = fs_err::OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -59,6 +61,16 @@ impl DataDir {
     }
 }
 
+/// Makes it for its owner only; one that is there stays as open as it is.
+fn make(path: &Path) -> io::Result<()> {
+    let is_new = !path.exists();
+    fs_err::create_dir_all(path)?;
+    if is_new {
+        fs_err::set_permissions(path, Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
 fn read_node(path: &Path, clock: &Clock) -> io::Result<String> {
     match fs_err::read_to_string(path) {
         Ok(node) if !node.trim().is_empty() => return Ok(node.trim().to_owned()),
@@ -74,6 +86,15 @@ fn read_node(path: &Path, clock: &Clock) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_directory_is_its_owners_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/data");
+        let _held = DataDir::open(&path, &Clock::system()).unwrap();
+        let mode = fs_err::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
 
     #[test]
     fn one_process_at_a_time_and_the_same_node_every_time() {

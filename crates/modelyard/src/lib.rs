@@ -17,6 +17,7 @@ pub mod logging;
 mod metrics;
 mod openapi;
 mod page;
+mod process;
 mod registration;
 pub mod server;
 pub mod service;

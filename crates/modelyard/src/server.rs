@@ -31,6 +31,7 @@ use crate::http::{self, Authenticator, NotAHeader, ServeOptions, Sites};
 use crate::metrics::Metrics;
 use crate::openapi::About;
 use crate::page;
+use crate::process;
 use crate::registration::{self, Pending};
 use crate::service::{Service, ServiceError};
 use crate::settings::{Settings, SettingsError};
@@ -124,6 +125,7 @@ pub fn explain(error: &dyn Error) -> String {
 pub async fn serve(services: Vec<Service>, settings: Settings) -> Result<(), ServeError> {
     // Before anything is begun: until here a signal ends the process at once.
     let mut stop = StopSignal::listen()?;
+    process::prepare(settings.server.max_connections);
     let Some(server) = Server::start_unless(services, settings, stop.received()).await? else {
         tracing::info!("stopped before it served");
         return Ok(());

@@ -142,7 +142,8 @@ async fn write(jobs: &Jobs, id: JobId, failed: Option<&Failed>) -> Result<()> {
         Some(failed) => {
             let ending = Ending::of(Err(failed));
             // A record that is gone, or has its end already, stays as it is.
-            let _was_running = store::finish(&mut conn, scope, id, ending, inner.clock.now()).await?;
+            let _was_running =
+                store::finish(&mut conn, scope, id, ending, inner.clock.now()).await?;
         }
     }
     Ok(())

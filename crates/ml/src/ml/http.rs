@@ -207,6 +207,16 @@ async fn generate_sample_data(
             covariates.and_then(|it| serde_json::from_value(it).ok()).unwrap_or_default();
         request.config_id = Some(id.to_string());
     }
+    let checked = compute(move || (request.cells() <= MAX_CELLS).then_some(request)).await?;
+    let request = checked.ok_or_else(|| {
+        Failure::bad_request(
+            "sample_too_large",
+            format!(
+                "a sample has at most {MAX_CELLS} cells; ask for fewer locations, periods or \
+                 features, or for a config with fewer covariates"
+            ),
+        )
+    })?;
     // A million cells take a moment.
     Ok(Json(compute(move || sample::generate(&request)).await?))
 }
@@ -247,12 +257,6 @@ fn read_sample(ml: &Ml, raw: Option<&str>) -> Result<SampleRequest> {
         config_id: query.get("config_id").map(ToOwned::to_owned),
     };
     report.finish().map_err(Failure::violations)?;
-    if request.cells() > MAX_CELLS {
-        return Err(Failure::bad_request(
-            "sample_too_large",
-            format!("a sample has at most {MAX_CELLS} cells; ask for fewer locations or periods"),
-        ));
-    }
     Ok(request)
 }
 

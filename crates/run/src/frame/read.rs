@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use modelyard_kernel::form::{Node, Object, quote};
+use modelyard_kernel::form::{Node, Object, quote, shorten};
 use serde_json::Value;
 
 use super::{Cell, FieldType, Frame, FrameField, FrameSchema, NotACell};
@@ -33,7 +33,7 @@ fn read_columns(node: &Node<'_>) -> Option<Vec<String>> {
         if seen.insert(name.as_str()) {
             columns.push(name.clone());
         } else {
-            node.item(index, item).fail_rule(format!("column {} is there twice", quote(name)));
+            node.item(index, item).fail_rule(format!("column {} is there twice", quote(shorten(name))));
         }
         if node.report().is_full() {
             return None;
@@ -116,7 +116,7 @@ fn read_field(node: &Node<'_>, known: Option<&HashSet<&str>>) -> Option<FrameFie
 fn read_name(node: &Node<'_>, known: Option<&HashSet<&str>>) -> Option<String> {
     let name = node.string()?;
     if known.is_some_and(|known| !known.contains(name.as_str())) {
-        node.fail_rule(format!("there is no column {}", quote(&name)));
+        node.fail_rule(format!("there is no column {}", quote(shorten(&name))));
         return None;
     }
     Some(name)

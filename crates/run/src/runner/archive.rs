@@ -284,11 +284,7 @@ mod tests {
     fn content(archive: Archive) -> Vec<u8> {
         match archive {
             Archive::Memory(bytes) => bytes.to_vec(),
-            Archive::File(mut file) => {
-                let mut bytes = Vec::new();
-                file.read_to_end(&mut bytes).unwrap();
-                bytes
-            }
+            Archive::File(file) => BufReader::new(file).bytes().map(Result::unwrap).collect(),
         }
     }
 

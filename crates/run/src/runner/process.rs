@@ -261,8 +261,9 @@ fn limit_hit(exit_code: i32, limits: &Limits) -> Option<String> {
 /// Whether scripts do not get to see this variable of the server: its own settings and the
 /// credentials it uses. A project that needs one sets it in its own environment.
 pub fn is_withheld(name: &str) -> bool {
-    const PREFIXES: [&str; 5] = ["MODELYARD_", "SERVICEKIT_", "AWS_", "AZURE_", "GOOGLE_"];
-    const NAMES: [&str; 2] = ["DATABASE_URL", "PGPASSWORD"];
+    const PREFIXES: [&str; 6] =
+        ["MODELYARD_", "SERVICEKIT_", "AWS_", "AZURE_", "GOOGLE_", "PG"];
+    const NAMES: [&str; 1] = ["DATABASE_URL"];
     NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 

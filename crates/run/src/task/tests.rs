@@ -103,7 +103,7 @@ impl Server {
             work_root,
         };
         let tasks = Tasks::new(db, clock, jobs.clone(), artifacts.clone(), publisher, options);
-        let Part { routes, work, .. } = tasks.part(crate::artifact::Access::Full);
+        let Part { routes, work, .. } = tasks.part(Access::Full);
         let (router, _) = routes.split_for_parts();
         let caller = Caller::new("somebody", TENANT, SERVICE, grants);
         Self { router: router.layer(Extension(caller)), jobs, artifacts, work }

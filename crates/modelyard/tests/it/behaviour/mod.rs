@@ -19,6 +19,7 @@ mod large_body;
 mod lingering;
 mod outage;
 mod restarting;
+mod samples;
 mod secrets;
 mod several;
 mod starting;
