@@ -6,9 +6,7 @@ use http::{HeaderValue, header};
 use serde_json::Value;
 
 use crate::background::compute;
-use crate::form::{
-    MAX_DEPTH, Node, Report, Size, Violations, is_json, long_integers, parse_body,
-};
+use crate::form::{MAX_DEPTH, Node, Report, Size, Violations, is_json, long_integers, parse_body};
 use crate::{Failure, Kind};
 
 /// Bodies larger than this are parsed on a thread for it, so that nobody else's request waits; the

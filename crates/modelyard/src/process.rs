@@ -1,6 +1,8 @@
 //! What a process that serves asks of the system about itself.
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 
 /// Files that are open beside connections: the database's, content, pipes of scripts.
 const OTHER_FILES: u64 = 256;

@@ -130,11 +130,7 @@ impl BlobRead {
     async fn plain(&self, index: usize, bytes: Bytes) -> Result<Bytes, Failure> {
         let row = Arc::clone(&self.row);
         let work = move || verify(&row, index, bytes);
-        if self.row.size_bytes <= 64 << 10 {
-            work()
-        } else {
-            compute(work).await?
-        }
+        if self.row.size_bytes <= 64 << 10 { work() } else { compute(work).await? }
     }
 }
 

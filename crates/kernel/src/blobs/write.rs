@@ -8,8 +8,8 @@ use flate2::Compression;
 use flate2::write::DeflateEncoder;
 use sha2::{Digest, Sha256};
 
-use super::upload::Upload;
 use super::store::BlobRow;
+use super::upload::Upload;
 use super::{BlobRef, Blobs, CHUNK, Chunk};
 use crate::Failure;
 use crate::background::compute;
@@ -173,11 +173,7 @@ impl BlobWriter {
         let compress = self.compress;
         let whole = std::mem::take(&mut self.whole);
         let work = move || encode(plain, compress, whole);
-        let encoded = if self.size <= INLINE as u64 {
-            work()
-        } else {
-            compute(work).await?
-        };
+        let encoded = if self.size <= INLINE as u64 { work() } else { compute(work).await? };
         self.whole = encoded.whole;
         self.compress = Some(encoded.compressed);
         let length = u32::try_from(encoded.bytes.len()).map_err(Failure::internal)?;

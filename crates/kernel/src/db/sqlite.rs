@@ -5,11 +5,11 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -121,7 +121,10 @@ impl Sqlite {
     }
 
     /// Runs `work` on the writer's thread, in a transaction that [`Lent::commit`] ends.
-    pub(super) async fn lend<T, F>(&self, work: impl FnOnce(Lent) -> F + Send + 'static) -> Result<T>
+    pub(super) async fn lend<T, F>(
+        &self,
+        work: impl FnOnce(Lent) -> F + Send + 'static,
+    ) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = T>,
@@ -167,7 +170,8 @@ impl Sqlite {
             }
             let begun = plain(&lent.0.lock(), begin).map_err(classify);
             let done = begun.and_then(|()| {
-                let work = || runtime.block_on(async { tokio::time::timeout(idle, work(lent)).await });
+                let work =
+                    || runtime.block_on(async { tokio::time::timeout(idle, work(lent)).await });
                 match catch_unwind(AssertUnwindSafe(work)) {
                     Ok(done) => done.map_err(|_silent| Error::Busy),
                     Err(_) => Err(Error::Driver("a transaction panicked".into())),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{join, join_all};
-use modelyard_kernel::{Db, Failure};
 use modelyard_kernel::db::{Error, Options, query};
+use modelyard_kernel::{Db, Failure};
 use modelyard_testkit::on_both_databases;
 
 use crate::{add, counters, make_counters};

@@ -112,7 +112,9 @@ impl Ml {
         let metadata = Metadata::new(training.config_id, started, self.0.clock.now());
         let parent = training.id;
         let (drafts, failed) = match predicted {
-            Ok(predicted) => (self.results(assignment, run, id, parent, &metadata, predicted).await?, None),
+            Ok(predicted) => {
+                (self.results(assignment, run, id, parent, &metadata, predicted).await?, None)
+            }
             Err(error) if error.output().is_some() && !assignment.cancel.is_cancelled() => {
                 let metadata = metadata.failed().with_script(error.output());
                 let files = self.files(assignment, run, Some(id), parent, &metadata).await?;

@@ -33,7 +33,8 @@ fn read_columns(node: &Node<'_>) -> Option<Vec<String>> {
         if seen.insert(name.as_str()) {
             columns.push(name.clone());
         } else {
-            node.item(index, item).fail_rule(format!("column {} is there twice", quote(shorten(name))));
+            node.item(index, item)
+                .fail_rule(format!("column {} is there twice", quote(shorten(name))));
         }
         if node.report().is_full() {
             return None;

@@ -199,10 +199,7 @@ fn safe_path(files: &Path, name: &str) -> Result<PathBuf, RunError> {
 
 fn check_name(name: &str) -> Result<(), RunError> {
     let plain = |component| matches!(component, Component::Normal(_));
-    if name.is_empty()
-        || name.contains(['\\', '\0'])
-        || !Path::new(name).components().all(plain)
-    {
+    if name.is_empty() || name.contains(['\\', '\0']) || !Path::new(name).components().all(plain) {
         return Err(RunError::Archive(format!("{name:?} is not a name inside a workspace")));
     }
     Ok(())
@@ -341,9 +338,10 @@ mod tests {
     #[test]
     fn what_is_packed_in_memory_is_what_a_directory_gives() {
         let from = tempfile::tempdir().unwrap();
-        let files: Files = [("config.yml", &b"a: 1\n"[..]), ("data.csv", b"a,b\r\n"), ("empty", b"")]
-            .map(|(name, content)| (name.to_owned(), Bytes::from_static(content)))
-            .into();
+        let files: Files =
+            [("config.yml", &b"a: 1\n"[..]), ("data.csv", b"a,b\r\n"), ("empty", b"")]
+                .map(|(name, content)| (name.to_owned(), Bytes::from_static(content)))
+                .into();
         for (name, content) in &files {
             fs_err::write(from.path().join(name), content).unwrap();
             let mode = Permissions::from_mode(0o644);

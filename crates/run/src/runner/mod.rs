@@ -28,6 +28,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
+pub(crate) use self::thread::run_on_a_thread;
 pub use self::{
     archive::Archive,
     directory::Swept,
@@ -42,7 +43,6 @@ pub use self::{
     template::{PLACEHOLDERS, Template, TemplateError},
     workspace::Workspace,
 };
-pub(crate) use self::thread::run_on_a_thread;
 use crate::frame::Frame;
 
 /// Something that can train and predict. Implemented by [`ShellRunner`] for scripts and by

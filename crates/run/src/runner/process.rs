@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Limits, Run, RunError, ScriptOutput,
-    directory::Directory,
     capture::{Capture, pump},
+    directory::Directory,
     procfs::{WORKSPACE_VARIABLE, group_is_running},
 };
 
@@ -261,8 +261,7 @@ fn limit_hit(exit_code: i32, limits: &Limits) -> Option<String> {
 /// Whether scripts do not get to see this variable of the server: its own settings and the
 /// credentials it uses. A project that needs one sets it in its own environment.
 pub fn is_withheld(name: &str) -> bool {
-    const PREFIXES: [&str; 6] =
-        ["MODELYARD_", "SERVICEKIT_", "AWS_", "AZURE_", "GOOGLE_", "PG"];
+    const PREFIXES: [&str; 6] = ["MODELYARD_", "SERVICEKIT_", "AWS_", "AZURE_", "GOOGLE_", "PG"];
     const NAMES: [&str; 1] = ["DATABASE_URL"];
     NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }

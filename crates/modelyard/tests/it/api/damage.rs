@@ -19,8 +19,11 @@ struct Raw {
 /// Asks without a client that would hide how the answer ends.
 fn ask(address: SocketAddr, path: &str, header: &str) -> Raw {
     let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}\r\n\r\n")
-        .unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}\r\n\r\n"
+    )
+    .unwrap();
     let mut all = Vec::new();
     // Cut off, a connection may end in an error as well as in silence.
     let _cut = stream.read_to_end(&mut all);

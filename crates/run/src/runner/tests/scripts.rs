@@ -48,7 +48,10 @@ async fn a_project_trains_and_predicts() {
     let predicted = runner.predict(&run, predict_input(json!({"a": "z"}))).await.unwrap();
     assert_eq!(predicted.predictions.columns, ["time_period", "sample_0"]);
     assert_eq!(predicted.predictions.data, [[json!("2023-03"), json!(3)]]);
-    assert_eq!(fs_err::read_to_string(run.workspace.path().unwrap().join("config.yml")).unwrap(), "a: z\n");
+    assert_eq!(
+        fs_err::read_to_string(run.workspace.path().unwrap().join("config.yml")).unwrap(),
+        "a: z\n"
+    );
 }
 
 #[tokio::test]

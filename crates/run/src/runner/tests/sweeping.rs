@@ -82,7 +82,9 @@ async fn a_script_leaves_the_record_the_sweep_needs() {
         Script { stage: "task", command, directory, environment: &environment, limits: &limits };
     let checks = async {
         let pid = written(&place.root.path().join("pid")).await;
-        let record = fs_err::read_to_string(place.run.workspace.directory().unwrap().process_file()).unwrap();
+        let record =
+            fs_err::read_to_string(place.run.workspace.directory().unwrap().process_file())
+                .unwrap();
         // What the server would find after a crash, except that the lock is gone then.
         let leader = procfs::Identity::parse(&record).unwrap();
         assert!(leader.kill_group());
