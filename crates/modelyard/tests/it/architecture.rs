@@ -124,6 +124,18 @@ fn a_table_is_touched_by_one_folder() {
     }
 }
 
+#[test]
+fn models_do_nothing_but_think() {
+    let models: Vec<_> = sources().into_iter().filter(|it| it.0.ends_with("/model.rs")).collect();
+    assert!(models.len() >= 5, "only {} models were found", models.len());
+    for (path, text) in models {
+        for word in ["async fn", ".await", "Conn", "fs_err", "tokio::", "clock.now()"] {
+            let line = text.lines().find(|it| it.contains(word) && !it.trim().starts_with("//"));
+            assert_eq!(line, None, "{path} has `{word}`");
+        }
+    }
+}
+
 /// Who may make statements without a scope, and why.
 const UNSCOPED: [(&str, &str); 5] = [
     ("crates/kernel/src/db/", "where statements are made"),

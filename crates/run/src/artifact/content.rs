@@ -1,14 +1,68 @@
 //! Content on its way in and out: small JSON stays in its row, everything else is a blob.
 
 use bytes::Bytes;
+use modelyard_kernel::background::{LARGE, compute};
 use modelyard_kernel::blobs::{BlobRead, Stored};
+use modelyard_kernel::db::Json;
 use modelyard_kernel::{Blobs, Conn, Failure, Result, Scope};
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
-use super::model::{Artifact, ContentForm};
+use super::model::{Artifact, CONTENT, ContentForm};
 use super::store::{self, ContentRow};
 
 /// JSON up to this many bytes stays in its row.
 const INLINE: usize = 64 << 10;
+
+/// `data` taken apart and written: what lists show, and where in it the content is.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) data: Json<Box<RawValue>>,
+    pub(super) content: Option<(i64, Bytes)>,
+}
+
+impl Parts {
+    /// Writes, and drops, a large one on a thread for it.
+    pub(super) async fn of(data: Value) -> Result<Self> {
+        if fits(&data, &mut LARGE.clone()) {
+            Self::write(data)
+        } else {
+            compute(|| Self::write(data)).await?
+        }
+    }
+
+    fn write(mut data: Value) -> Result<Self> {
+        let mut found = None;
+        if let Value::Object(fields) = &mut data {
+            let at = fields.keys().position(|it| it == CONTENT);
+            let at = at.and_then(|it| i64::try_from(it).ok());
+            found = at.zip(fields.shift_remove(CONTENT));
+        }
+        let content = match found {
+            Some((at, content)) => Some((at, serde_json::to_vec(&content)?.into())),
+            None => None,
+        };
+        Ok(Self { data: Json(to_raw_value(&data)?), content })
+    }
+}
+
+/// Whether a value takes about as many bytes as are `left`, or fewer. Looks at no more of it.
+fn fits(value: &Value, left: &mut usize) -> bool {
+    let takes = |left: &mut usize, bytes: usize| {
+        let rest = left.checked_sub(bytes);
+        *left = rest.unwrap_or_default();
+        rest.is_some()
+    };
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => takes(left, 4),
+        Value::String(text) => takes(left, text.len() + 2),
+        Value::Array(items) => takes(left, 2) && items.iter().all(|it| fits(it, left)),
+        Value::Object(fields) => {
+            let mut fields = fields.iter();
+            takes(left, 2) && fields.all(|(key, it)| takes(left, key.len() + 3) && fits(it, left))
+        }
+    }
+}
 
 /// Content to be stored.
 #[derive(Debug)]
@@ -118,6 +172,39 @@ impl Content {
         match self {
             Content::Inline(it) => Ok(it.clone()),
             Content::Blob(it) => it.bytes(limit).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn content_is_taken_out_of_an_object_and_its_place_kept() {
+        let parts = Parts::write(json!({"type": "t", "content": [1], "size": 3})).unwrap();
+        assert_eq!(parts.data.0.get(), r#"{"type":"t","size":3}"#);
+        assert_eq!(parts.content, Some((1, Bytes::from_static(b"[1]"))));
+        assert!(Parts::write(json!([{"content": 1}])).unwrap().content.is_none());
+    }
+
+    #[tokio::test]
+    async fn large_data_is_written_on_a_thread_for_it() {
+        let small = json!({"content": vec![1; 100], "metadata": {"a": "b"}});
+        assert!(Parts::of(small).now_or_never().is_some());
+        for large in [
+            json!({"content": vec![1; LARGE]}),
+            json!({"metadata": "x".repeat(LARGE)}),
+            json!(vec![json!({"a": []}); LARGE / 4]),
+        ] {
+            let written = serde_json::to_string(&large).unwrap();
+            assert!(Parts::of(large.clone()).now_or_never().is_none());
+            let parts = Parts::of(large).await.unwrap();
+            let content = parts.content.map_or(0, |it| it.1.len());
+            assert!(parts.data.0.get().len() + content > written.len() - 20);
         }
     }
 }

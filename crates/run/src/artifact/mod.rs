@@ -19,9 +19,8 @@ use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{Blobs, Caller, Clock, Conn, Db, Failure, Part, Permission, Result, Scope};
 
-use content::Prepared;
+use content::{Parts, Prepared};
 pub use content::{Content, NewContent};
-use model::Parts;
 pub use model::{Artifact, ArtifactId, ArtifactNode, ContentForm, Hierarchy, NewArtifact};
 pub use render::Rendered;
 use store::ArtifactRow;
