@@ -12,6 +12,7 @@ use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{Failure, Kind, Result};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use super::content::Content;
 use super::model::ContentForm;
@@ -21,8 +22,15 @@ use crate::frame::{Frame, FrameSchema, write_python_json, write_records};
 /// JSON content is turned into other forms in memory, so it has a limit; binary content has none.
 const MAX_CONVERTED: u64 = 512 << 20;
 
+/// How many of them are made at a time; the others wait.
+pub(super) const PLACES: usize = 4;
+
 /// Answers with the content of an artifact.
-pub(super) async fn respond(it: Rendered, headers: &HeaderMap) -> Result<Response> {
+pub(super) async fn respond(
+    it: Rendered,
+    headers: &HeaderMap,
+    converting: &Semaphore,
+) -> Result<Response> {
     let Rendered { artifact, content } = it;
     if !artifact.has_fields() {
         return Err(Failure::bad_request(
@@ -38,6 +46,7 @@ pub(super) async fn respond(it: Rendered, headers: &HeaderMap) -> Result<Respons
         (Some(ContentForm::Bytes), Content::Blob(blob)) => binary(&blob, headers).await?,
         (Some(ContentForm::Bytes), Content::Inline(bytes)) => Body::from(bytes).into_response(),
         (form, content) => {
+            let _place = converting.acquire().await.map_err(Failure::internal)?;
             let json = content.bytes(MAX_CONVERTED).await?;
             let media = media.clone();
             // Large frames take a while to write.

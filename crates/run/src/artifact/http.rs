@@ -277,7 +277,7 @@ async fn download_artifact(
         modelyard_kernel::Kind::Missing => super::unknown(id),
         _ => it,
     })?;
-    download::respond(found, &headers).await
+    download::respond(found, &headers, &artifacts.converting).await
 }
 
 /// Get an artifact's metadata

@@ -18,6 +18,7 @@ use modelyard_kernel::bulk::{Applied, Bulk, Changed, Done, Operation};
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{Blobs, Caller, Clock, Conn, Db, Failure, Part, Permission, Result, Scope};
+use tokio::sync::Semaphore;
 
 use content::{Parts, Prepared};
 pub use content::{Content, NewContent};
@@ -49,6 +50,8 @@ pub struct Artifacts {
     clock: Clock,
     blobs: Blobs,
     hierarchy: Hierarchy,
+    /// Places for downloads that are made in memory.
+    converting: Arc<Semaphore>,
 }
 
 /// An artifact whose content is stored and whose row is still to be written.
@@ -65,7 +68,8 @@ pub struct Draft {
 impl Artifacts {
     /// The artifacts of a service.
     pub fn new(db: Db, clock: Clock, blobs: Blobs, hierarchy: Hierarchy) -> Self {
-        Self { db, clock, blobs, hierarchy }
+        let converting = Arc::new(Semaphore::new(download::PLACES));
+        Self { db, clock, blobs, hierarchy, converting }
     }
 
     /// What this slice brings.
