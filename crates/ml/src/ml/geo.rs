@@ -67,8 +67,12 @@ fn geometry(node: &Node<'_>, depth: usize) -> bool {
     let node = node.tagged(kind);
     let Some(object) = node.object() else { return false };
     if *kind == "GeometryCollection" {
+        if depth == MAX_DEPTH {
+            node.fail_rule(format!("collections are nested more than {MAX_DEPTH} times"));
+            return false;
+        }
         let parts = object.required("geometries").and_then(|it| it.list());
-        return depth < MAX_DEPTH && parts.is_some_and(|it| all(&it, |it| geometry(it, depth + 1)));
+        return parts.is_some_and(|it| all(&it, |it| geometry(it, depth + 1)));
     }
     let Some(coordinates) = object.required("coordinates") else { return false };
     match *kind {
@@ -143,6 +147,17 @@ mod tests {
     fn collection(geometry: Value) -> Value {
         json!({"type": "FeatureCollection", "bbox": null, "features": [
             {"type": "Feature", "properties": {"id": "a"}, "geometry": geometry, "bbox": null}]})
+    }
+
+    #[test]
+    fn collections_may_hold_collections_but_not_forever() {
+        let nested = |times: usize| {
+            (0..times).fold(json!({"type": "Point", "coordinates": [0, 0]}), |inner, _| {
+                json!({"type": "GeometryCollection", "geometries": [inner]})
+            })
+        };
+        assert!(violations(&collection(nested(MAX_DEPTH))).is_empty());
+        assert_eq!(violations(&collection(nested(MAX_DEPTH + 1))), ["value_error"]);
     }
 
     #[test]
