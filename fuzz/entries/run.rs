@@ -1,8 +1,11 @@
 //! What is fuzzed: the functions that meet the bytes of strangers. Included by the fuzz targets and by
 //! the tests of `modelyard-run`; whoever includes it imports the names that it takes from `super`.
 
+use std::io::Cursor;
+
 use super::{
-    Bounds, ConfigSchema, Field, FieldKind, Frame, Frames, Length, Node, Report, parse_body,
+    ArchiveLimits, Bounds, ConfigSchema, Field, FieldKind, Frame, Frames, Length, ListQuery, Node,
+    Report, TASK_FIELDS, extract, parse_body, read_range, unpack,
 };
 
 /// No answer to any request is longer, however wrong the request was.
@@ -53,6 +56,48 @@ pub fn config(bytes: &[u8]) {
         assert!(data.contains_key("prediction_periods") && data.contains_key("path"));
     }
     check_answer(report);
+}
+
+/// The query of a list, which may be a cursor's too.
+pub fn list(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for query in [text.to_string(), format!("sort=command,created_at:desc&cursor={text}")] {
+        let Err(failure) = ListQuery::read(Some(&query), &TASK_FIELDS, &[("enabled", "enabled")])
+        else {
+            continue;
+        };
+        assert!(matches!(failure.status().as_u16(), 400 | 422));
+        let problem = failure.problem(&"/api/v1/tasks".parse().expect("a path"), "", "");
+        let answer = serde_json::to_vec(&problem).expect("a problem has a JSON");
+        assert!(answer.len() < LONGEST_ANSWER);
+    }
+}
+
+/// A `Range` of content, whose size is the first byte's.
+pub fn range(bytes: &[u8]) {
+    let Some((size, text)) = bytes.split_first() else { return };
+    let text = String::from_utf8_lossy(text);
+    for size in [u64::from(*size), u64::MAX - u64::from(*size)] {
+        if let Ok(Some(range)) = read_range(&text, size) {
+            assert!(range.start < range.end && range.end <= size);
+        }
+    }
+}
+
+/// The archive of a workspace, which a client may have uploaded.
+pub fn archive(bytes: &[u8]) {
+    let limits = ArchiveLimits { total_bytes: 10_000, entries: 20 };
+    let above = tempfile::tempdir().expect("a directory");
+    let files = above.path().join("files");
+    fs_err::create_dir(&files).expect("another in it");
+    let extracted = extract(Cursor::new(bytes), &files, limits);
+    let unpacked = unpack(Cursor::new(bytes), limits);
+    assert_eq!(fs_err::read_dir(above.path()).expect("it is still there").count(), 1);
+    if extracted.is_ok() {
+        for (name, content) in unpacked.expect("what becomes files is read into memory as well") {
+            assert_eq!(fs_err::read(files.join(name)).expect("a file"), content);
+        }
+    }
 }
 
 fn check_answer(report: Report) {

@@ -4,3 +4,6 @@ pub mod info;
 pub mod ml;
 pub mod project;
 pub mod sample;
+
+#[cfg(test)]
+mod strangers;

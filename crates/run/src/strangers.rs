@@ -4,12 +4,19 @@
 use std::path::Path;
 
 use modelyard_kernel::form::{Bounds, Node, Report, parse_body};
+use modelyard_kernel::list::ListQuery;
 use proptest::prelude::*;
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
 
+use crate::artifact::read_range;
 use crate::config::schema::{ConfigSchema, Field, FieldKind, Length};
 use crate::frame::{Frame, Frames};
+use crate::runner::ArchiveLimits;
+use crate::runner::strangers::{extract, unpack};
+use crate::task::http::FIELDS as TASK_FIELDS;
 
-#[path = "../../../fuzz/entries.rs"]
+#[path = "../../../fuzz/entries/run.rs"]
 mod entries;
 
 fn feed(seeds: &str, entry: impl Fn(&[u8])) {
@@ -35,6 +42,43 @@ fn seeds_of_files_are_read_or_refused() {
 #[test]
 fn seeds_of_configs_are_read_or_refused() {
     feed("config", entries::config);
+}
+
+#[test]
+fn seeds_of_queries_are_read_or_refused() {
+    feed("list", entries::list);
+    feed("range", entries::range);
+}
+
+#[test]
+fn seeds_of_archives_are_unpacked_or_refused() {
+    feed("archive", entries::archive);
+}
+
+/// An archive with names of all kinds, in which one byte may be another.
+fn nearly_an_archive() -> impl Strategy<Value = Vec<u8>> {
+    let name = "[a-c./\\\u{0}]{0,6}";
+    let files = proptest::collection::vec((name, ".{0,20}", any::<bool>()), 0..5);
+    let damage = proptest::option::of((any::<proptest::sample::Index>(), any::<u8>()));
+    (files, damage).prop_map(|(files, damage)| {
+        let mut zip = ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        for (name, content, is_directory) in files {
+            let options = SimpleFileOptions::default();
+            // A name may be there twice, which the writer refuses as well.
+            let _refused = match is_directory {
+                true => zip.add_directory(name, options),
+                false => zip
+                    .start_file(name, options)
+                    .and_then(|()| Ok(std::io::Write::write_all(&mut zip, content.as_bytes())?)),
+            };
+        }
+        let mut bytes = zip.finish().unwrap().into_inner();
+        if let Some((at, byte)) = damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes
+    })
 }
 
 /// Documents that are nearly frames or configs, and so get further than random bytes.
@@ -77,6 +121,24 @@ proptest! {
         entries::csv(&bytes);
         entries::csv(file.as_bytes());
         entries::config(&bytes);
+    }
+
+    #[test]
+    fn any_query_is_read_or_refused(
+        bytes: Vec<u8>,
+        query in "((command|id|enabled|created_at|sort|fields|cursor|limit|page|q)(\\[(in|gte|ne)\\])?=[a-z0-9:,%\u{0}-]{0,12}&){0,4}",
+        range in "d(bytes=)?[0-9 ,-]{0,24}",
+    ) {
+        entries::list(&bytes);
+        entries::list(query.as_bytes());
+        entries::range(&bytes);
+        entries::range(range.as_bytes());
+    }
+
+    #[test]
+    fn any_archive_is_unpacked_or_refused(bytes: Vec<u8>, archive in nearly_an_archive()) {
+        entries::archive(&bytes);
+        entries::archive(&archive);
     }
 
     #[test]

@@ -13,6 +13,8 @@
 
 mod format;
 mod read;
+#[cfg(test)]
+mod strangers;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -185,7 +185,7 @@ fn unsatisfiable(failure: Failure, size: u64) -> Response {
 
 /// Reads `bytes=a-b`, `bytes=a-` and `bytes=-n` (RFC 9110 §14.1). What is no such range, or more
 /// than one, is answered with the whole, as the RFC allows.
-fn read_range(text: &str, size: u64) -> Result<Option<Range<u64>>> {
+pub fn read_range(text: &str, size: u64) -> Result<Option<Range<u64>>> {
     let Some((first, last)) = text.strip_prefix("bytes=").and_then(|it| it.split_once('-')) else {
         return Ok(None);
     };

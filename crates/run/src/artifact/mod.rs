@@ -22,6 +22,8 @@ use tokio::sync::Semaphore;
 
 use content::{Parts, Prepared};
 pub use content::{Content, NewContent};
+#[doc(hidden)]
+pub use download::read_range;
 pub use model::{Artifact, ArtifactId, ArtifactNode, ContentForm, Hierarchy, NewArtifact};
 pub use render::Rendered;
 use store::ArtifactRow;

@@ -45,6 +45,12 @@ pub use self::{
 };
 use crate::frame::Frame;
 
+/// What `fuzz/` calls.
+#[doc(hidden)]
+pub mod strangers {
+    pub use super::archive::{extract, unpack};
+}
+
 /// Something that can train and predict. Implemented by [`ShellRunner`] for scripts and by
 /// [`ModelRunner`] for Rust code.
 #[async_trait]
