@@ -10,6 +10,7 @@ mod lists;
 mod memory;
 mod openapi;
 mod tags;
+mod trees;
 mod walks;
 
 use modelyard::{ModelError, Server, ServiceBuilder};
