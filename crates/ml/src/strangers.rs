@@ -13,19 +13,21 @@ use crate::project::{manifest, mlproject};
 #[path = "../../../fuzz/entries/ml.rs"]
 mod entries;
 
+fn feed(seeds: &str, entry: impl Fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(seeds);
+    let files: Vec<_> =
+        fs_err::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    assert!(!files.is_empty());
+    for file in files {
+        entry(&fs_err::read(file).unwrap());
+    }
+}
+
 #[test]
 fn seeds_are_read_or_refused() {
-    let entries: [(&str, fn(&[u8])); 3] =
-        [("mlproject", entries::mlproject), ("manifest", entries::manifest), ("geo", entries::geo)];
-    for (seeds, entry) in entries {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(seeds);
-        let files: Vec<_> =
-            fs_err::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
-        assert!(!files.is_empty());
-        for file in files {
-            entry(&fs_err::read(file).unwrap());
-        }
-    }
+    feed("mlproject", entries::mlproject);
+    feed("manifest", entries::manifest);
+    feed("geo", entries::geo);
 }
 
 /// Maps that are nearly right, and so get further than random bytes.

@@ -152,9 +152,10 @@ mod tests {
     #[test]
     fn collections_may_hold_collections_but_not_forever() {
         let nested = |times: usize| {
-            (0..times).fold(json!({"type": "Point", "coordinates": [0, 0]}), |inner, _| {
-                json!({"type": "GeometryCollection", "geometries": [inner]})
-            })
+            (0..times).fold(
+                json!({"type": "Point", "coordinates": [0, 0]}),
+                |inner, _| json!({"type": "GeometryCollection", "geometries": [inner]}),
+            )
         };
         assert!(violations(&collection(nested(MAX_DEPTH))).is_empty());
         assert_eq!(violations(&collection(nested(MAX_DEPTH + 1))), ["value_error"]);

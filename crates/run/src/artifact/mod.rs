@@ -20,8 +20,8 @@ use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{Blobs, Caller, Clock, Conn, Db, Failure, Part, Permission, Result, Scope};
 use tokio::sync::Semaphore;
 
-use content::{Parts, Prepared};
 pub use content::{Content, NewContent};
+use content::{Parts, Prepared};
 #[doc(hidden)]
 pub use download::read_range;
 pub use model::{Artifact, ArtifactId, ArtifactNode, ContentForm, Hierarchy, NewArtifact};
