@@ -72,12 +72,19 @@ fn uploads_leave_places_to_others() {
         let mut settings = settings(&database);
         settings.server.max_requests = 4;
         let (server, client) = start(service("behaviour"), settings).await;
-        let uploads = [connect(&server, UPLOAD).await, connect(&server, UPLOAD).await];
+        let taken_in = async || {
+            let head = UPLOAD.replace("host:", "expect: 100-continue\r\nhost:");
+            let mut socket = connect(&server, &head).await;
+            let mut answer = [0; 12];
+            socket.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 100");
+            socket
+        };
+        let uploads = [taken_in().await, taken_in().await];
         let upload = async || {
             let request = client.request(Method::POST, "/api/v1/artifacts/$upload");
             request.body("x").send().await
         };
-        until("they are taken in", async || upload().await.status == 503).await;
         let refused = upload().await.expect(503);
         assert_eq!(refused.body["code"], "service_busy");
         assert!(refused.header("retry-after").is_some());
