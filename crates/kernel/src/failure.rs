@@ -204,6 +204,12 @@ fn rendering(kind: Kind, code: &str) -> (StatusCode, &'static str, &'static str)
         }
         (_, "invalid_ulid") => (StatusCode::BAD_REQUEST, "invalid-ulid", "Invalid ULID Format"),
         (_, "body_too_large") => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Content Too Large"),
+        (_, "address_too_long") => (StatusCode::URI_TOO_LONG, "uri-too-long", "URI Too Long"),
+        (_, "headers_too_large") => (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers-too-large",
+            "Request Header Fields Too Large",
+        ),
         (_, "media_type_unsupported") => {
             (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "Unsupported Media Type")
         }

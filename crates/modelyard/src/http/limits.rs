@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use futures_util::FutureExt;
-use http::{Request, header};
+use http::{Request, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, Limited};
 use modelyard_kernel::{BodyLimit, Failure, Kind, Result};
@@ -99,6 +99,25 @@ pub(super) fn too_slow(limit: Duration) -> Failure {
     let seconds = limit.as_secs_f64();
     let detail = format!("the request was given up after {seconds} seconds, try again later");
     Failure::new(Kind::Unavailable, "request_timeout", detail)
+}
+
+/// There is no request to speak of: its head cannot be read, or is too large.
+pub(super) fn unreadable(status: StatusCode) -> Failure {
+    let (code, detail) = match status {
+        StatusCode::URI_TOO_LONG => {
+            ("address_too_long", "the address of the request is longer than this service reads")
+        }
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => (
+            "headers_too_large",
+            "the request has more headers than this service reads, send fewer",
+        ),
+        _ => (
+            "request_unreadable",
+            "this is no HTTP request: check its first line, and that each header is a name, a colon \
+             and a value",
+        ),
+    };
+    Failure::new(Kind::Invalid, code, detail)
 }
 
 /// A body of a bounded size.

@@ -12,6 +12,7 @@ mod compress;
 mod limits;
 mod misses;
 mod observe;
+mod refusal;
 mod serve;
 mod sites;
 #[cfg(test)]
@@ -29,7 +30,7 @@ use axum::response::Response;
 use axum::routing::future::RouteFuture;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
-use modelyard_kernel::Clock;
+use modelyard_kernel::{Clock, Ulid};
 use pin_project_lite::pin_project;
 use tower::{Service, ServiceBuilder};
 
@@ -67,11 +68,12 @@ pub fn app(
     limits: Limits,
     public_url: Option<String>,
 ) -> App {
+    let observe = observe::Observe::new(clock, metrics, limits, public_url);
     let layers = ServiceBuilder::new()
-        .layer(observe::Observe::new(clock, metrics, limits, public_url))
+        .layer(observe.clone())
         // Bodies are bounded by `limits`, which knows the routes that take large ones.
         .layer(DefaultBodyLimit::disable());
-    App(routes.layer(layers))
+    App { routes: routes.layer(layers), observe }
 }
 
 /// The application as a service. Cheap to clone.
@@ -79,7 +81,17 @@ pub fn app(
 /// Around the router it does what the router cannot see: `%24` in a path is the `$` of an
 /// operation, and the methods that a 405 names are a readable list.
 #[derive(Clone, Debug)]
-pub struct App(Router);
+pub struct App {
+    routes: Router,
+    observe: observe::Observe,
+}
+
+impl App {
+    /// Id and problem document of an answer to what is no request, which is written down.
+    fn refuse(&self, status: StatusCode) -> (Ulid, Vec<u8>) {
+        self.observe.refuse(status)
+    }
+}
 
 impl Service<Request<Body>> for App {
     type Response = Response;
@@ -95,7 +107,7 @@ impl Service<Request<Body>> for App {
             let plain = with_dollars(request.uri());
             *request.uri_mut() = plain;
         }
-        Answer { inner: self.0.call(request) }
+        Answer { inner: self.routes.call(request) }
     }
 }
 

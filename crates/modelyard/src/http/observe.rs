@@ -31,6 +31,8 @@ use crate::metrics::Metrics;
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Where the metrics are read; they do not count themselves.
 const METRICS: &str = "/metrics";
+/// The target of what is written down of each request.
+const ACCESS: &str = "modelyard::access";
 /// How a client that left before its answer is written down, as other servers do.
 const CLIENT_LEFT: u16 = 499;
 
@@ -59,6 +61,26 @@ impl Observe {
     ) -> Self {
         let (active, places) = (AtomicUsize::new(0), Places::new(&limits));
         Self(Arc::new(Shared { clock, metrics, limits, public_url, active, places }))
+    }
+
+    /// Id and problem document of an answer to what is no request, of which nothing but the status
+    /// is known. There is no method and no route to count it for.
+    pub(super) fn refuse(&self, status: StatusCode) -> (Ulid, Vec<u8>) {
+        let id = self.0.clock.ulid();
+        let failure = limits::unreadable(status);
+        let origin = self.0.public_url.as_deref().unwrap_or_default();
+        let trace_id = id.to_string();
+        let problem = failure.problem(&Uri::default(), origin, &trace_id);
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        tracing::info!(
+            target: ACCESS,
+            status = status.as_u16(),
+            code = failure.code(),
+            request_id = %id,
+            bytes = body.len(),
+            "no request"
+        );
+        (id, body)
     }
 }
 
@@ -302,7 +324,7 @@ impl Exchange {
             self.shared.metrics.request_ended(&self.method, status, self.route(), took);
         }
         tracing::info!(
-            target: "modelyard::access",
+            target: ACCESS,
             method = self.method.as_str(),
             path = self.uri.path(),
             status,

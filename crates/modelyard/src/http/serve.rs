@@ -1,20 +1,23 @@
 //! Connections: accepted up to a bound, closed when idle, drained when the process stops.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use modelyard_kernel::Background;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
+use tower::Service;
 
 use super::App;
+use super::refusal::{Answer, Completed, Turn};
 
 /// Bounds of connections.
 #[derive(Clone, Copy, Debug)]
@@ -115,13 +118,17 @@ async fn connection(
         return;
     }
     give_up_on_silence(&stream, options.idle_timeout);
-    let app = TowerToHyperService::new(
-        app.map_request(|request: http::Request<_>| request.map(Body::new)),
-    );
+    let turn = Turn::new();
+    let stream = Completed::new(TokioIo::new(stream), turn.clone(), app.clone());
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let answering = turn.begin();
+        let answer = app.clone().call(request.map(Body::new));
+        async move { Ok::<_, Infallible>(answer.await?.map(|body| Answer::new(body, answering))) }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(options.idle_timeout)
-        .serve_connection(TokioIo::new(stream), app);
+        .serve_connection(stream, service);
     let mut connection = std::pin::pin!(connection);
     // How a connection ends is the client's business; what was asked on it is in the access log.
     let ended = tokio::select! {

@@ -461,3 +461,71 @@ async fn a_client_that_sends_too_much_still_hears_why() {
     client.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
+
+/// What is answered to these bytes, head and body.
+async fn answer_to(address: std::net::SocketAddr, sent: &str) -> (String, String) {
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(sent.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.rsplit_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_answered_with_an_id_and_a_problem() {
+    let (address, _background) = served(open(), ServeOptions::default()).await;
+    let get = "GET /health HTTP/1.1\r\nhost: localhost\r\n";
+    let headers: String = (0..200).map(|it| format!("h{it}: x\r\n")).collect();
+    for (sent, status, code) in [
+        ("what is this\r\n\r\n".to_owned(), 400, "request_unreadable"),
+        (format!("{get}no colon\r\n\r\n"), 400, "request_unreadable"),
+        (format!("{get}content-length: many\r\n\r\n"), 400, "request_unreadable"),
+        (
+            format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "x".repeat(100_000)),
+            414,
+            "address_too_long",
+        ),
+        (format!("{get}{headers}\r\n"), 431, "headers_too_large"),
+        // After an answer, on the same connection.
+        (format!("{get}\r\nwhat is this\r\n\r\n"), 400, "request_unreadable"),
+    ] {
+        let (head, body) = answer_to(address, &sent).await;
+        let problem: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(
+            (&problem["status"], &problem["code"]),
+            (&status.into(), &code.into()),
+            "{body}"
+        );
+        let id = problem["trace_id"].as_str().unwrap();
+        for header in [
+            format!("HTTP/1.1 {status} "),
+            format!("x-request-id: {id}\r\n"),
+            format!("content-length: {}\r\n", body.len()),
+            "content-type: application/problem+json\r\n".to_owned(),
+            "connection: close".to_owned(),
+        ] {
+            assert!(head.contains(&header), "{header} is not in {head}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_looks_like_an_answer_is_left_alone() {
+    let text = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+    let streamed = get(async move || {
+        let ticks = futures_util::stream::unfold(0, move |n| async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            (n < 3).then(|| (Ok::<_, Infallible>(text), n + 1))
+        });
+        Body::from_stream(ticks)
+    });
+    let app = app_of(Router::new().route("/streamed", streamed), limits());
+    let (address, _background) = served(app, ServeOptions::default()).await;
+    let ask = "GET /streamed HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(ask.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer.matches(text).count(), 3, "{answer}");
+}
