@@ -273,9 +273,18 @@ fn remove_abandoned(directory: &Path, before: Time) {
     }
 }
 
+/// The failure behind an error of [`BlobRead::stream`].
+pub fn failure_of(error: std::io::Error) -> Failure {
+    error.downcast().unwrap_or_else(Failure::internal)
+}
+
 /// The clients' side of what an object store answers.
 fn refused(error: object_store::Error) -> Failure {
     use std::error::Error as _;
+    // A row says that it is there. Asking again does not bring it back.
+    if matches!(error, object_store::Error::NotFound { .. }) {
+        return Failure::internal(format!("content is missing from the store: {error}"));
+    }
     let mut cause: Option<&(dyn std::error::Error + 'static)> = error.source();
     while let Some(it) = cause {
         match it.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {

@@ -11,7 +11,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::store::BlobRow;
 use super::write::check;
-use super::{CHUNK, refused};
+use super::{CHUNK, failure_of, refused};
 use crate::Failure;
 use crate::background::compute;
 
@@ -43,7 +43,7 @@ impl BlobRead {
     }
 
     /// The bytes of `range`, one verified chunk at a time. Ends with an error at the first chunk
-    /// that is damaged.
+    /// that is damaged; [`failure_of`] says what it means for a client that has no answer yet.
     pub fn stream(
         &self,
         range: Range<u64>,
@@ -68,7 +68,7 @@ impl BlobRead {
             async move {
                 let plain = it.chunk(index, stored).await.map_err(|error| {
                     tracing::error!(%error, hash = it.row.hash, index, "content cannot be read");
-                    io::Error::other("the content is damaged or cannot be read")
+                    io::Error::other(error)
                 })?;
                 let part = usize::try_from(part.start).unwrap_or(usize::MAX)
                     ..usize::try_from(part.end).unwrap_or(usize::MAX).min(plain.len());
@@ -91,7 +91,7 @@ impl BlobRead {
         let mut all = BytesMut::with_capacity(usize::try_from(self.row.size_bytes).unwrap_or(0));
         let mut stream = std::pin::pin!(self.stream(0..self.row.size_bytes));
         while let Some(chunk) = stream.next().await {
-            all.extend_from_slice(&chunk.map_err(Failure::internal)?);
+            all.extend_from_slice(&chunk.map_err(failure_of)?);
         }
         Ok(all.freeze())
     }
@@ -124,7 +124,17 @@ impl BlobRead {
     }
 
     async fn get(&self, stored: Range<u64>) -> Result<Bytes, Failure> {
-        self.objects.get_range(&self.path, stored).await.map_err(refused)
+        let error = match self.objects.get_range(&self.path, stored.clone()).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) => error,
+        };
+        // Stores differ in what they say of a range that is not there.
+        match self.objects.head(&self.path).await {
+            Ok(it) if it.size < stored.end => {
+                Err(Failure::internal(format!("content is cut off in the store: {error}")))
+            }
+            _ => Err(refused(error)),
+        }
     }
 
     async fn plain(&self, index: usize, bytes: Bytes) -> Result<Bytes, Failure> {

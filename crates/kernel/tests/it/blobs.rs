@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::trouble::{set_mode, without_privileges};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use modelyard_kernel::blobs::{BlobRead, CHUNK, Stored};
+use modelyard_kernel::blobs::{BlobRead, CHUNK, Stored, failure_of};
 use modelyard_kernel::db::query;
-use modelyard_kernel::{BlobRef, Blobs, Clock};
+use modelyard_kernel::{BlobRef, Blobs, Clock, Kind};
 use modelyard_testkit::{TestDatabase, on_both_databases, run, scope_of, test_scope};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -279,16 +279,36 @@ fn damaged_content_is_an_error_and_never_wrong_bytes() {
                 damaged[at] ^= 1;
                 fs_err::write(&file, &damaged).unwrap();
                 let error = read(&opened, 0..u64::MAX).await.unwrap_err();
-                assert!(error.to_string().contains("damaged"), "{error}");
-                assert!(opened.bytes(u64::MAX).await.is_err());
+                let failure = opened.bytes(u64::MAX).await.unwrap_err();
+                assert_eq!((failure_of(error).code(), failure.code()), ("internal", "internal"));
             }
             // The first chunk is read and right although the last is damaged.
             assert!(read(&opened, 0..CHUNK as u64).await.unwrap() == content[..CHUNK]);
             fs_err::write(&file, &whole[..whole.len() - 1]).unwrap();
             read(&opened, 0..u64::MAX).await.unwrap_err();
+            assert_eq!(opened.bytes(u64::MAX).await.unwrap_err().code(), "internal");
             fs_err::remove_file(&file).unwrap();
             read(&opened, 0..1).await.unwrap_err();
+            assert_eq!(opened.bytes(u64::MAX).await.unwrap_err().code(), "internal");
         }
+    });
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_an_outage_and_no_damage() {
+    run(async {
+        let database = TestDatabase::sqlite().await;
+        let blobs = open_blobs(&database);
+        let blob = put(&database, &blobs, text(100)).await;
+        let opened = open(&database, &blobs, &blob.hash).await;
+        let file = objects(&database).pop().unwrap();
+        fs_err::remove_file(&file).unwrap();
+        // It leads to itself, so that it is there and cannot be opened.
+        fs_err::os::unix::fs::symlink(&file, &file).unwrap();
+        let failure = opened.bytes(u64::MAX).await.unwrap_err();
+        assert_eq!((failure.kind(), failure.code()), (Kind::Unavailable, "storage_unreachable"));
+        let streamed = failure_of(read(&opened, 0..1).await.unwrap_err());
+        assert_eq!(streamed.code(), "storage_unreachable");
     });
 }
 

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use modelyard_kernel::background::compute;
-use modelyard_kernel::blobs::BlobRead;
+use modelyard_kernel::blobs::{BlobRead, failure_of};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{Failure, Kind, Result};
 use serde::Deserialize;
@@ -158,7 +158,7 @@ async fn binary(blob: &BlobRead, headers: &HeaderMap) -> Result<Response> {
     let length = part.end - part.start;
     // Damage at the beginning is still an answer; later it can only cut the answer off.
     let mut rest = Box::pin(blob.stream(part.clone()));
-    let first = rest.next().await.transpose().map_err(Failure::internal)?;
+    let first = rest.next().await.transpose().map_err(failure_of)?;
     let body = Body::from_stream(stream::iter(first.map(Ok)).chain(rest));
     let mut response = (status, body).into_response();
     let to = response.headers_mut();

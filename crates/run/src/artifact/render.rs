@@ -9,6 +9,7 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use http::header;
 use modelyard_kernel::Result;
+use modelyard_kernel::blobs::failure_of;
 use serde_json::{Value, json};
 
 use super::content::Content;
@@ -143,7 +144,7 @@ async fn shown(content: &Content) -> Result<Bytes> {
         Content::Blob(blob) => {
             let mut stream = std::pin::pin!(blob.stream(0..SHOWN));
             while let Some(bytes) = stream.next().await {
-                head.extend_from_slice(&bytes.map_err(modelyard_kernel::Failure::internal)?);
+                head.extend_from_slice(&bytes.map_err(failure_of)?);
             }
         }
     }
