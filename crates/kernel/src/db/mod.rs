@@ -325,7 +325,7 @@ impl Tx {
     pub async fn commit(self) -> Result<()> {
         match self.0.0 {
             ConnKind::Tx(it) => it.commit().await,
-            ConnKind::Sqlite(_) | ConnKind::Postgres(_) => Ok(()),
+            ConnKind::Sqlite(_) | ConnKind::Postgres(_) => Err(Error::Swapped),
         }
     }
 
@@ -336,7 +336,7 @@ impl Tx {
     pub async fn batch(&mut self, sql: &str) -> Result<()> {
         match &mut self.0.0 {
             ConnKind::Tx(it) => it.batch(sql).await,
-            ConnKind::Sqlite(_) | ConnKind::Postgres(_) => Ok(()),
+            ConnKind::Sqlite(_) | ConnKind::Postgres(_) => Err(Error::Swapped),
         }
     }
 }
@@ -461,6 +461,9 @@ pub enum Error {
     /// A statement of this transaction failed before, and nobody looked.
     #[error("a statement of this transaction failed before")]
     Aborted,
+    /// Somebody put another connection into a transaction (`mem::swap`), which is a defect.
+    #[error("the connection of this transaction was taken out of it")]
+    Swapped,
     /// Two transactions changed the same row.
     #[error("another transaction changed this")]
     Serialization,

@@ -64,8 +64,8 @@ pub struct Json<T>(pub T);
 
 impl<T: Serialize> From<Json<T>> for Value {
     fn from(it: Json<T>) -> Self {
-        // Only maps with keys that are no strings cannot be written, and we have none.
-        serde_json::to_string(&it.0).map_or(Value::Null, Value::Text)
+        let written = serde_json::to_string(&it.0);
+        Value::Text(written.expect("only keys that are no texts cannot be written: we have none"))
     }
 }
 
