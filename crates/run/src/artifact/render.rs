@@ -8,12 +8,14 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use http::header;
-use modelyard_kernel::Result;
 use modelyard_kernel::blobs::failure_of;
+use modelyard_kernel::{Result, Time, clock};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::content::Content;
-use super::model::{Artifact, CONTENT, ContentForm};
+use super::model::{Artifact, ArtifactId, CONTENT, ContentForm};
 
 /// How many bytes of binary content are shown.
 const SHOWN: u64 = 200;
@@ -125,15 +127,33 @@ fn around(artifact: &Artifact) -> Result<(Vec<u8>, Vec<u8>)> {
     before.extend_from_slice(format!("\"{CONTENT}\":").as_bytes());
     after.push(b'}');
 
-    // The data stands where the whole artifact has it.
-    let whole = serde_json::to_string(artifact)?;
-    let data = format!("\"data\":{}", artifact.data.get());
-    let (head, tail) = whole.split_once(&data).unwrap_or((&whole, ""));
-    let mut start = head.as_bytes().to_vec();
-    start.extend_from_slice(b"\"data\":");
+    let Artifact { id, created_at, updated_at, tags, data: _, parent_id, level, .. } = artifact;
+    let (id, created_at, updated_at, parent_id) = (*id, *created_at, *updated_at, *parent_id);
+    let mut start = serde_json::to_vec(&Head { id, created_at, updated_at, tags })?;
+    start.pop();
+    start.extend_from_slice(b",\"data\":");
     start.append(&mut before);
-    after.extend_from_slice(tail.as_bytes());
+    after.push(b',');
+    after.extend_from_slice(&serde_json::to_vec(&Tail { parent_id, level: *level })?[1..]);
     Ok((start, after))
+}
+
+/// What an [`Artifact`] has before its data.
+#[derive(Serialize)]
+struct Head<'a> {
+    id: ArtifactId,
+    #[serde(serialize_with = "clock::seconds")]
+    created_at: Time,
+    #[serde(serialize_with = "clock::seconds")]
+    updated_at: Time,
+    tags: &'a RawValue,
+}
+
+/// What an [`Artifact`] has after its data.
+#[derive(Serialize)]
+struct Tail {
+    parent_id: Option<ArtifactId>,
+    level: i64,
 }
 
 /// What stands for binary content in JSON, in the contract's form.
@@ -183,7 +203,53 @@ fn python_bytes(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use modelyard_kernel::Clock;
+    use serde_json::value::to_raw_value;
+
     use super::*;
+
+    #[test]
+    fn an_artifact_in_pieces_is_what_it_is_in_one() {
+        let clock = Clock::system();
+        for parent_id in [None, Some(ArtifactId(clock.ulid()))] {
+            let of = |data: Value, content_at| Artifact {
+                id: ArtifactId(clock.ulid()),
+                created_at: clock.now(),
+                updated_at: clock.now(),
+                tags: to_raw_value(&json!(["\"data\":{\"a\":1}"])).unwrap(),
+                data: to_raw_value(&data).unwrap(),
+                parent_id,
+                level: 3,
+                revision: 1,
+                content_at,
+                content_form: None,
+                content_hash: None,
+                content_bytes: None,
+            };
+            for (data, at) in [
+                (json!({"content": 0}), 0),
+                (json!({"content": 0, "a": 1}), 0),
+                (json!({"a": 1, "content": 0, "b": 2}), 1),
+                (json!({"a": 1, "content": 0}), 1),
+            ] {
+                let whole = of(data.clone(), None);
+                let mut fields = data.clone();
+                fields.as_object_mut().unwrap().shift_remove("content");
+                let parted = Artifact {
+                    id: whole.id,
+                    created_at: whole.created_at,
+                    updated_at: whole.updated_at,
+                    ..of(fields, Some(at))
+                };
+                let (before, after) = around(&parted).unwrap();
+                let joined = [&before[..], b"0", &after].concat();
+                assert_eq!(
+                    String::from_utf8(joined).unwrap(),
+                    serde_json::to_string(&whole).unwrap()
+                );
+            }
+        }
+    }
 
     #[test]
     fn bytes_are_shown_as_python_shows_them() {
