@@ -1,7 +1,9 @@
-//! Putting answers together: JSON with an entity tag, conditions, places of new things.
+//! Putting answers together: JSON with an entity tag, conditions, places of new things, streams of
+//! events.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -9,6 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
 
 use crate::Failure;
+use crate::form::{Bounds, Query, Report, query_float};
 
 /// Conditions of a request: `If-Match`, `If-None-Match`.
 #[derive(Clone, Debug, Default)]
@@ -148,6 +151,31 @@ impl Place {
 pub fn origin(headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|it| it.to_str().ok()).unwrap_or("localhost");
     format!("http://{host}")
+}
+
+/// An answer of server-sent events, with the headers that keep proxies from holding them back.
+pub fn event_stream(body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE.as_str(), "text/event-stream; charset=utf-8"),
+        (header::CACHE_CONTROL.as_str(), "no-cache"),
+        (header::CONNECTION.as_str(), "keep-alive"),
+        ("x-accel-buffering", "no"),
+    ];
+    (headers, body).into_response()
+}
+
+/// Reads `?poll_interval=`: above 0 and at most 60 seconds. No stream looks more often than every
+/// 20 ms, whatever it asks for.
+///
+/// # Errors
+/// 422 when it is no such number.
+pub fn poll_interval(raw: Option<&str>, default: f64) -> Result<Duration, Failure> {
+    let report = Report::new();
+    let params = Query::parse(raw);
+    let bounds = Bounds::none().above(0.0).up_to(60.0);
+    let seconds = query_float(&report, "poll_interval", params.get("poll_interval"), &bounds);
+    report.finish().map_err(Failure::violations)?;
+    Ok(Duration::from_secs_f64(seconds.unwrap_or(default).max(0.02)))
 }
 
 #[cfg(test)]

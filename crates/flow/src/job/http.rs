@@ -1,15 +1,14 @@
 //! `/api/v1/jobs`. Takes requests apart, calls [`Jobs`], puts answers together.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{OriginalUri, Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use modelyard_kernel::bulk::{Bulk, Outcomes};
-use modelyard_kernel::form::{Bounds, Node, Query, Report, query_float, shorten};
+use modelyard_kernel::form::{Node, shorten};
 use modelyard_kernel::list::{Direction, Field, FieldKind, Fields, ListQuery};
 use modelyard_kernel::reply::{self, Conditions};
 use modelyard_kernel::{Caller, Failure, JsonBody, Kind, Result, Ulid};
@@ -171,7 +170,7 @@ async fn stream_job(
     Path(id): Path<String>,
     RawQuery(raw): RawQuery,
 ) -> Result<Response> {
-    let interval = poll_interval(raw.as_deref(), 0.5)?;
+    let interval = reply::poll_interval(raw.as_deref(), 0.5)?;
     let id = read_id(&id)?;
     jobs.get(&caller, id).await?;
     let events = stream::unfold(Some(false), move |before| {
@@ -195,32 +194,7 @@ async fn stream_job(
             Some((Ok(format!("data: {event}\n\n")), more.then_some(true)))
         }
     });
-    Ok(event_stream(Body::from_stream(events)))
-}
-
-/// An answer of server-sent events, with the headers that keep proxies from holding them back.
-pub fn event_stream(body: Body) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE.as_str(), "text/event-stream; charset=utf-8"),
-        (header::CACHE_CONTROL.as_str(), "no-cache"),
-        (header::CONNECTION.as_str(), "keep-alive"),
-        ("x-accel-buffering", "no"),
-    ];
-    (headers, body).into_response()
-}
-
-/// Reads `?poll_interval=`: above 0 and at most 60 seconds. No stream looks more often than every
-/// 20 ms, whatever it asks for.
-///
-/// # Errors
-/// 422 when it is no such number.
-pub fn poll_interval(raw: Option<&str>, default: f64) -> Result<Duration> {
-    let report = Report::new();
-    let params = Query::parse(raw);
-    let bounds = Bounds::none().above(0.0).up_to(60.0);
-    let seconds = query_float(&report, "poll_interval", params.get("poll_interval"), &bounds);
-    report.finish().map_err(Failure::violations)?;
-    Ok(Duration::from_secs_f64(seconds.unwrap_or(default).max(0.02)))
+    Ok(reply::event_stream(Body::from_stream(events)))
 }
 
 fn read_id(text: &str) -> Result<JobId> {

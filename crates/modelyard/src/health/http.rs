@@ -8,7 +8,7 @@ use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use http::{HeaderValue, StatusCode, header};
-use modelyard_flow::job::http::{event_stream, poll_interval};
+use modelyard_kernel::reply::{event_stream, poll_interval};
 use modelyard_kernel::{Health, Result};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
