@@ -175,8 +175,8 @@ fn too_much(most: usize, problem: Option<&str>) -> Failure {
             problem.chars().take(SHOWN_CHARS).collect::<String>()
         ),
         None => format!(
-            "the body holds more than {most} JSON values; send less, or stream large content to \
-             `/api/v1/artifacts/$upload`"
+            "the body holds more than {most} JSON values; send less, or upload large content as a \
+             stream"
         ),
     };
     Failure::new(Kind::Invalid, "body_too_large", detail)
@@ -193,7 +193,7 @@ impl<S: Send + Sync> FromRequest<S> for LargeBody {
                 Failure::new(
                     Kind::Invalid,
                     "body_too_large",
-                    "the body is larger than this service takes; send less, or stream large content to `/api/v1/artifacts/$upload`",
+                    "the body is larger than this service takes; send less, or upload large content as a stream",
                 )
             } else {
                 Failure::bad_request("body_unreadable", "the body ended early, send it again")
@@ -233,8 +233,8 @@ mod tests {
             assert_eq!((failure.status().as_u16(), failure.code()), (413, "body_too_large"));
             assert_eq!(
                 failure.detail(),
-                "the body holds more than 262144 JSON values; send less, or stream large content \
-                 to `/api/v1/artifacts/$upload`"
+                "the body holds more than 262144 JSON values; send less, or upload large content as a \
+                 stream"
             );
         }
         // Commas in a text are no values.

@@ -85,7 +85,7 @@ impl BlobRead {
         if self.row.size_bytes > limit {
             return Err(Failure::bad_request(
                 "content_too_large",
-                "this content is too large to be shown in JSON; use `$download`",
+                "this content is too large to be shown in JSON, download it instead",
             ));
         }
         let mut all = BytesMut::with_capacity(usize::try_from(self.row.size_bytes).unwrap_or(0));

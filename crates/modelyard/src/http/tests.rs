@@ -279,8 +279,8 @@ async fn the_limit_of_a_body_bounds_how_much_json_is_in_it() {
     assert_eq!(send(&app, "POST", "/things", list(131_000)).await.status(), 200);
     let response = send(&app, "POST", "/things", list(131_073)).await;
     assert_eq!(response.status(), 413);
-    let detail = "the body holds more than 131072 JSON values; send less, or stream large content \
-                  to `/api/v1/artifacts/$upload`";
+    let detail = "the body holds more than 131072 JSON values; send less, or upload large content as \
+                  a stream";
     assert_eq!(problem(response).await["detail"], detail);
 }
 
