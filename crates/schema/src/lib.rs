@@ -16,17 +16,28 @@ struct Migration {
 }
 
 macro_rules! migrations {
-    ($($version:literal $name:literal),+ $(,)?) => {
+    ($($stem:literal),+ $(,)?) => {
         &[$(Migration {
-            version: $version,
-            name: $name,
-            sql: include_str!(concat!("../../../migrations/000", $version, "_", $name, ".sql")),
+            version: number($stem),
+            name: $stem.split_at(DIGITS + 1).1,
+            sql: include_str!(concat!("../../../migrations/", $stem, ".sql")),
         }),+]
     };
 }
 
 const MIGRATIONS: &[Migration] =
-    migrations! { 1 "blobs", 2 "configs", 3 "artifacts", 4 "jobs", 5 "tasks" };
+    migrations! { "0001_blobs", "0002_configs", "0003_artifacts", "0004_jobs", "0005_tasks" };
+
+/// How many digits the name of a migration's file begins with.
+const DIGITS: usize = 4;
+
+/// The number that the name of a migration's file begins with.
+const fn number(stem: &str) -> i64 {
+    match i64::from_str_radix(stem.split_at(DIGITS).0, 10) {
+        Ok(it) => it,
+        Err(_) => panic!("the name of a migration begins with its number"),
+    }
+}
 
 /// Every table with rows of ours, parents before children: what a backup holds.
 pub const TABLES: &[&str] = &["blobs", "configs", "artifacts", "config_artifacts", "jobs", "tasks"];
@@ -137,4 +148,17 @@ fn render(sql: &str, dialect: Dialect) -> String {
         ],
     };
     types.into_iter().fold(sql.to_owned(), |sql, (from, to)| sql.replace(from, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_are_numbered_from_one_without_a_gap() {
+        let versions: Vec<i64> = MIGRATIONS.iter().map(|it| it.version).collect();
+        assert_eq!(versions, (1..).take(versions.len()).collect::<Vec<i64>>());
+        assert_eq!(MIGRATIONS[0].name, "blobs");
+        assert_eq!(number("0010_later"), 10);
+    }
 }
