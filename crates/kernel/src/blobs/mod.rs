@@ -212,11 +212,6 @@ impl Blobs {
         Upload::new(self, object_key)
     }
 
-    /// Removes an object that no row refers to.
-    pub async fn discard(&self, object_key: &str) {
-        self.remove(object_key).await;
-    }
-
     /// Removes content that nobody has referred to for a while, and what a killed process left of
     /// its uploads. Returns how many blobs went.
     ///
@@ -240,7 +235,8 @@ impl Blobs {
         Time::from_micros(self.clock.now().micros().saturating_sub(age))
     }
 
-    async fn remove(&self, key: &str) {
+    /// Removes an object that no row refers to.
+    pub async fn remove(&self, key: &str) {
         if let Err(error) = self.objects.delete(&self.path(key)).await {
             tracing::warn!(%error, key, "an object could not be removed");
         }

@@ -165,11 +165,6 @@ impl ListQuery {
         it
     }
 
-    /// Whether the client asked for the contract's pages.
-    pub fn is_paged(&self) -> bool {
-        matches!(self.paging, Paging::Page { .. })
-    }
-
     /// Whether the answer lists what is asked for (`?fields=`), or everything.
     pub fn wants(&self, key: &str) -> bool {
         self.only.as_ref().is_none_or(|it| it.contains(&key))

@@ -64,7 +64,7 @@ pub(super) fn restore(
         Err(_) => copied,
     };
     for key in unused {
-        handle.block_on(blobs.discard(&key));
+        handle.block_on(blobs.remove(&key));
     }
     restored
 }
