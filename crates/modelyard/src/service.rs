@@ -24,6 +24,7 @@ use futures_util::FutureExt;
 use modelyard_kernel::HealthCheck;
 use modelyard_kernel::part::Checked;
 use modelyard_ml::info::{InfoError, ServiceInfo};
+use modelyard_ml::ml;
 use modelyard_ml::project::{Adapters, Project};
 use modelyard_run::artifact::{Access, Hierarchy};
 use modelyard_run::config::schema::ConfigSchema;
@@ -82,10 +83,7 @@ impl Service {
     /// Begins to describe a service.
     pub fn builder(info: ServiceInfo) -> ServiceBuilder {
         let title = info.display_name.clone();
-        let hierarchy = Hierarchy::new(
-            &info.id.as_str().replace('-', "_"),
-            &["ml_training_workspace", "ml_prediction"],
-        );
+        let hierarchy = ml::hierarchy(&info.id.as_str().replace('-', "_"));
         let service = Service {
             info,
             info_fields: Map::new(),
@@ -115,14 +113,13 @@ impl Service {
     /// When one of its commands cannot be used.
     pub fn from_project(project: Project) -> Result<Self, ServiceError> {
         let Project { root, file: _, info, config, shell, hierarchy, adapters, notes } = project;
-        let labels: Vec<&str> = hierarchy.labels.iter().map(String::as_str).collect();
         let limits = shell.limits.clone();
         let environment = shell.environment.clone();
         let runner = ShellRunner::new(shell)?;
         let mut service = Self::builder(info)
             .config_schema(config)
             .runner(runner)
-            .with_hierarchy(Hierarchy::new(&hierarchy.name, &labels))
+            .with_hierarchy(ml::hierarchy(&hierarchy))
             .build()?;
         service.adapters = adapters;
         service.directory = Some(root);

@@ -1,13 +1,12 @@
 //! How far ahead: the horizon of a run, and whether the model allows it. No I/O in this file.
 
+use modelyard_run::config::schema::PREDICTION_PERIODS;
 use modelyard_run::frame::Frame;
 use modelyard_run::runner::{Diagnostic, Severity};
 use serde_json::{Map, Value};
 
 use super::model::error;
 use crate::info::ServiceInfo;
-
-const PERIODS: &str = "prediction_periods";
 
 /// The number of periods, and who said so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +30,7 @@ impl Horizon {
         config: &Map<String, Value>,
     ) -> Option<Self> {
         let future = || future.and_then(Frame::horizon).and_then(|it| i64::try_from(it).ok());
-        let config = || config.get(PERIODS).and_then(Value::as_i64);
+        let config = || config.get(PREDICTION_PERIODS).and_then(Value::as_i64);
         let with = |source| move |periods| Self { periods, source };
         asked
             .map(with(Source::RunInfo))
@@ -41,7 +40,7 @@ impl Horizon {
 
     /// The config that the model gets: with the horizon of this run.
     pub(super) fn put_into(self, config: &mut Map<String, Value>) {
-        config.insert(PERIODS.to_owned(), self.periods.into());
+        config.insert(PREDICTION_PERIODS.to_owned(), self.periods.into());
     }
 
     /// What is wrong with it, in the contract's words.
@@ -52,7 +51,7 @@ impl Horizon {
             Source::Config => "config",
         };
         let (min, max) = (info.min_prediction_periods, info.max_prediction_periods);
-        let it = format!("{PERIODS} ({}, from {source})", self.periods);
+        let it = format!("{PREDICTION_PERIODS} ({}, from {source})", self.periods);
         if self.periods > i64::from(max) {
             return Some(format!("{it} exceeds the maximum allowed value ({max})"));
         }

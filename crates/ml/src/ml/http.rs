@@ -9,6 +9,7 @@ use modelyard_kernel::form::{
 };
 use modelyard_kernel::{Caller, Failure, LargeBody, Result};
 use modelyard_run::config::ConfigId;
+use modelyard_run::config::schema::ADDITIONAL_COVARIATES;
 use modelyard_run::frame::{Frame, Frames};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -202,7 +203,7 @@ async fn generate_sample_data(
             Failure::bad_request("config_id_invalid", detail)
         })?;
         let config = ml.0.configs.get(&caller, id).await?;
-        let covariates = config.values().remove("additional_continuous_covariates");
+        let covariates = config.values().remove(ADDITIONAL_COVARIATES);
         request.config_covariates =
             covariates.and_then(|it| serde_json::from_value(it).ok()).unwrap_or_default();
         request.config_id = Some(id.to_string());

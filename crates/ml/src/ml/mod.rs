@@ -30,7 +30,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub use model::{PredictRequest, Submitted, TrainRequest, ValidateRequest, Validation};
+pub use model::{PredictRequest, Submitted, TrainRequest, ValidateRequest, Validation, hierarchy};
 
 use crate::info::ServiceInfo;
 use crate::project::Adapters;

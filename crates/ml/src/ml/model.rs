@@ -2,7 +2,7 @@
 
 use modelyard_kernel::form::{Node, Object, shorten};
 use modelyard_kernel::{Time, Ulid};
-use modelyard_run::artifact::ArtifactId;
+use modelyard_run::artifact::{ArtifactId, Hierarchy};
 use modelyard_run::config::ConfigId;
 use modelyard_run::frame::{Frame, Frames};
 use modelyard_run::runner::{Diagnostic, ScriptOutput, Severity};
@@ -18,6 +18,11 @@ pub const TRAINED: &str = "ml_training_workspace";
 pub const PREDICTED: &str = "ml_prediction";
 /// Type of the artifact that holds a prediction's files.
 pub const PREDICTION_FILES: &str = "ml_prediction_workspace";
+
+/// The levels at which a model's artifacts lie: trainings, and below each its predictions.
+pub fn hierarchy(name: &str) -> Hierarchy {
+    Hierarchy::new(name, &[TRAINED, PREDICTED])
+}
 
 /// `POST $train`.
 #[derive(Debug, Serialize, Deserialize)]

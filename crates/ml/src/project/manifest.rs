@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use modelyard_run::config::schema::ConfigSchema;
+use modelyard_run::config::schema::{ConfigSchema, DEFAULT_PREDICTION_PERIODS};
 use modelyard_run::runner::{ConfigFormat, Limits};
 
 use super::command::{self, Commands};
@@ -186,7 +186,7 @@ fn config(section: Option<&Section<'_>>, id: &str, bounds: (u32, u32)) -> Option
     let (min, max) = bounds;
     let (title, description) = ("ModelConfig".to_owned(), format!("Configuration of {id}."));
     let Some(section) = section else {
-        let horizon = options::DEFAULT_HORIZON.clamp(min, max.max(min));
+        let horizon = DEFAULT_PREDICTION_PERIODS.clamp(min, max.max(min));
         return Some(options::schema(&title, &description, horizon));
     };
     section.only(CONFIG);
@@ -194,7 +194,7 @@ fn config(section: Option<&Section<'_>>, id: &str, bounds: (u32, u32)) -> Option
     let description = section.string("description").unwrap_or(description);
     let horizon = section
         .whole("prediction_periods")
-        .unwrap_or_else(|| options::DEFAULT_HORIZON.clamp(min, max.max(min)));
+        .unwrap_or_else(|| DEFAULT_PREDICTION_PERIODS.clamp(min, max.max(min)));
     if horizon < min || horizon > max {
         section.fail(
             "prediction_periods",

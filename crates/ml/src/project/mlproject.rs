@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use modelyard_run::config::schema::ConfigSchema;
+use modelyard_run::config::schema::{ConfigSchema, DEFAULT_PREDICTION_PERIODS};
 use serde_json::{Map, Value};
 
 use super::command::{self, Commands, Wrong};
@@ -285,7 +285,7 @@ fn config_schema(
     notes: &mut Vec<String>,
 ) -> ConfigSchema {
     let default =
-        options::DEFAULT_HORIZON.clamp(info.min_prediction_periods, info.max_prediction_periods);
+        DEFAULT_PREDICTION_PERIODS.clamp(info.min_prediction_periods, info.max_prediction_periods);
     let title = format!("{}Config", class_name(name));
     let mut schema = options::schema(&title, &format!("Configuration for {name}."), default);
     let Some(Value::Object(given)) = root.get("user_options") else { return schema };

@@ -50,27 +50,12 @@ pub struct Project {
     pub info: ServiceInfo,
     pub config: ConfigSchema,
     pub shell: ShellSpec,
-    pub hierarchy: Hierarchy,
+    /// What the trees of its artifacts are called.
+    pub hierarchy: String,
     /// Columns to add to the data before the model sees it.
     pub adapters: Adapters,
     /// What the user should know although it is no error, one sentence each.
     pub notes: Vec<String>,
-}
-
-/// The names of the levels at which a model's artifacts lie.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hierarchy {
-    pub name: String,
-    /// The label of level 0, level 1, …
-    pub labels: Vec<String>,
-}
-
-impl Hierarchy {
-    /// Trained models, and below each its predictions.
-    pub fn models(name: &str) -> Hierarchy {
-        let labels = ["ml_training_workspace", "ml_prediction"].map(str::to_owned).to_vec();
-        Hierarchy { name: name.to_owned(), labels }
-    }
 }
 
 /// What a project's own files cannot know.
@@ -195,7 +180,7 @@ fn from_manifest(root: PathBuf, file: PathBuf, model: Model, options: &LoadOptio
         environment.entry(name).or_insert(value);
     }
     Project {
-        hierarchy: Hierarchy::models(&info.id.as_str().replace('-', "_")),
+        hierarchy: info.id.as_str().replace('-', "_"),
         shell: shell(&root, commands, config_format, limits, environment),
         root,
         file,
@@ -223,7 +208,7 @@ fn load_mlproject(
     let shell = shell(&root, commands, ConfigFormat::ChapCore, limits, found.variables);
     Ok(Project {
         // The name that chapkit gives every MLproject's.
-        hierarchy: Hierarchy::models("mlproject"),
+        hierarchy: "mlproject".to_owned(),
         shell: ShellSpec { parameters: options.params.clone(), ..shell },
         root,
         file,

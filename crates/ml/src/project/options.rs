@@ -6,9 +6,6 @@ use serde_json::{Map, Number, Value, json};
 
 use super::read::Section;
 
-/// The horizon of a config that does not say, within the model's bounds.
-pub const DEFAULT_HORIZON: u32 = 3;
-
 const TYPES: &[&str] = &[
     "integer",
     "number",

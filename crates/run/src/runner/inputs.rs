@@ -8,6 +8,8 @@ use std::{
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use crate::config::schema::{ADDITIONAL_COVARIATES, PREDICTION_PERIODS};
+
 use super::{PredictInput, RunError, TrainInput};
 
 /// What `config.yml` looks like.
@@ -81,7 +83,7 @@ fn geo_file(geo: Option<&Value>) -> Result<Option<(&'static str, Bytes)>, RunErr
 /// Block style with sorted keys, every string written so that it reads back as a string, also by
 /// readers of the older YAML (R's, and Python's) for which `no` is a boolean and `1:30` a number.
 fn config_yaml(config: &Map<String, Value>, format: ConfigFormat) -> Result<String, RunError> {
-    const OWN: [&str; 2] = ["additional_continuous_covariates", "prediction_periods"];
+    const OWN: [&str; 2] = [ADDITIONAL_COVARIATES, PREDICTION_PERIODS];
     let config = match format {
         ConfigFormat::Flat => config.clone(),
         ConfigFormat::ChapCore => {

@@ -120,7 +120,7 @@ fn an_mlproject_becomes_a_service() {
     );
     assert_eq!(shell.train, "Rscript train.R {train_data} {model} {model_config}");
     assert_eq!(shell.config_format, ConfigFormat::ChapCore);
-    assert_eq!(hierarchy, Hierarchy::models("mlproject"));
+    assert_eq!(hierarchy, "mlproject");
     let pairs: Vec<_> = adapters.0.iter().map(|(to, from)| (to.as_str(), from.as_str())).collect();
     assert_eq!(
         pairs,
@@ -289,7 +289,7 @@ fn a_native_manifest_becomes_a_service() {
     assert_eq!(shell.limits.cpu_time, Some(Duration::from_secs(3600)));
     assert_eq!(shell.limits.memory_bytes, Some(2 << 30));
     assert_eq!(shell.limits.output_bytes, 64 << 20);
-    assert_eq!(hierarchy.name, "native_model");
+    assert_eq!(hierarchy, "native_model");
     assert_eq!(notes, Vec::<String>::new());
     ShellRunner::new(shell).unwrap();
 }

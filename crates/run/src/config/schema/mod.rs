@@ -20,7 +20,7 @@ pub const PREDICTION_PERIODS: &str = "prediction_periods";
 pub const ADDITIONAL_COVARIATES: &str = "additional_continuous_covariates";
 
 /// The horizon of a config that names none.
-const DEFAULT_PREDICTION_PERIODS: i64 = 3;
+pub const DEFAULT_PREDICTION_PERIODS: u32 = 3;
 
 /// The fields of a service's configs. Keys that are no field are kept as they come.
 #[derive(Clone)]
