@@ -56,7 +56,7 @@ pub fn write(files: &Path, scratch: &Path, limits: ArchiveLimits) -> Result<Arch
     packer.finish()
 }
 
-/// Packs files that are in memory, as [`write`] does those of a directory.
+/// Packs files that are in memory, as [`write()`] does those of a directory.
 pub fn pack(files: &Files, scratch: &Path, limits: ArchiveLimits) -> Result<Archive, RunError> {
     let mut packer = Packer::new(scratch, limits);
     for (name, content) in files {
