@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use http::header;
-use modelyard_kernel::blobs::failure_of;
+use modelyard_kernel::blobs::{BlobRead, failure_of};
 use modelyard_kernel::{Result, Time, clock};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -31,7 +31,7 @@ pub struct Rendered {
 
 enum Piece {
     Text(Bytes),
-    Content(Content),
+    Blob(BlobRead),
 }
 
 impl Rendered {
@@ -44,7 +44,7 @@ impl Rendered {
         let content = match (artifact.content_form, content) {
             (Some(ContentForm::Bytes), content) => Piece::Text(shown(&content).await?),
             (_, Content::Inline(json)) => Piece::Text(json),
-            (_, blob) => Piece::Content(blob),
+            (_, Content::Blob(blob)) => Piece::Blob(blob),
         };
         let (before, after) = around(&artifact)?;
         Ok(vec![Piece::Text(before.into()), content, Piece::Text(after.into())])
@@ -95,8 +95,7 @@ fn respond(pieces: Vec<Piece>) -> Response {
         .map(|piece| -> io::Result<BoxStream<'static, io::Result<Bytes>>> {
             Ok(match piece {
                 Piece::Text(text) => stream::iter([Ok(text)]).boxed(),
-                Piece::Content(Content::Inline(json)) => stream::iter([Ok(json)]).boxed(),
-                Piece::Content(Content::Blob(blob)) => blob.stream(0..blob.size_bytes()).boxed(),
+                Piece::Blob(blob) => blob.stream(0..blob.size_bytes()).boxed(),
             })
         })
         .try_flatten();
