@@ -392,7 +392,7 @@ impl Reader<'_> {
         }
         if let Some(file) = self.some("auth.api_key_file") {
             let text = fs_err::read_to_string(file).map_err(SettingsError::Unreadable)?;
-            let lines = text.lines().map(|it| it.split('#').next().unwrap_or_default().trim());
+            let lines = text.lines().map(|it| without_comment(it).trim());
             let before = api_keys.len();
             api_keys.extend(lines.filter(|it| !it.is_empty()).map(ToOwned::to_owned));
             if api_keys.len() == before {
@@ -464,4 +464,11 @@ fn build(mut layers: Layers, mut problems: Vec<SettingsError>) -> Result<Setting
     };
     SettingsError::check(it.problems.into_inner())?;
     Ok(settings)
+}
+
+/// A `#` begins a comment where a word could begin: within one it belongs to the key.
+fn without_comment(line: &str) -> &str {
+    let begins = |at: &usize| line[..*at].chars().next_back().is_none_or(char::is_whitespace);
+    let end = line.match_indices('#').map(|it| it.0).find(begins);
+    end.map_or(line, |end| &line[..end])
 }

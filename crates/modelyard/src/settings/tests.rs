@@ -79,6 +79,15 @@ fn secrets_are_masked_and_origins_shown() {
 }
 
 #[test]
+fn a_hash_within_a_key_belongs_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys");
+    fs_err::write(&path, "# ours\nab#cdef  # of the team\n  second\t#x\n#third\n").unwrap();
+    let file = format!("[auth]\napi_key_file = \"{}\"\n", path.display());
+    assert_eq!(load(&file, &[]).unwrap().auth.api_keys, ["ab#cdef", "second"]);
+}
+
+#[test]
 fn a_key_file_without_keys_does_not_open_the_door() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("keys");
