@@ -22,27 +22,36 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 pub(super) async fn run(jobs: Jobs) {
     let stopping = jobs.0.background.stopping().clone();
     while !stopping.is_cancelled() {
-        // Waiting before it looks, so that each of several submissions at once finds a worker.
-        let mut woken = pin!(jobs.0.wake.notified());
-        woken.as_mut().enable();
-        match claim(&jobs).await {
-            Ok(Some((job, running))) => work(&jobs, job, running).await,
-            Ok(None) => {
-                tokio::select! {
-                    () = woken => {}
-                    () = tokio::time::sleep(LOOK_AGAIN) => {}
-                    () = stopping.cancelled() => {}
-                }
+        if let Some((job, running)) = next(&jobs, &stopping).await {
+            work(&jobs, job, running).await;
+        }
+    }
+}
+
+/// The next job; `None` when it is time to look again. Whoever works does not wait to be woken: a
+/// worker that is free is.
+async fn next(jobs: &Jobs, stopping: &CancellationToken) -> Option<(Claimed, Handle)> {
+    // Waiting before it looks, so that each of several submissions at once finds a worker.
+    let mut woken = pin!(jobs.0.wake.notified());
+    woken.as_mut().enable();
+    match claim(jobs).await {
+        Ok(Some(claimed)) => return Some(claimed),
+        Ok(None) => {
+            tokio::select! {
+                () = woken => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = stopping.cancelled() => {}
             }
-            Err(failure) => {
-                tracing::error!(%failure, "jobs cannot be claimed, trying again");
-                tokio::select! {
-                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                    () = stopping.cancelled() => {}
-                }
+        }
+        Err(failure) => {
+            tracing::error!(%failure, "jobs cannot be claimed, trying again");
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = stopping.cancelled() => {}
             }
         }
     }
+    None
 }
 
 /// The worker's end of a job that runs.

@@ -14,6 +14,25 @@ use crate::support::{
 };
 
 on_both_databases! {
+    async fn a_busy_worker_is_not_woken_instead_of_a_free_one(database: TestDatabase) {
+        let mut settings = settings(&database);
+        settings.jobs.concurrency = 2;
+        let (server, client) = start(service("behaviour"), settings).await;
+        let long = config(&client, json!({"seconds": 60})).await;
+        let long = train_with(&client, &long).await.job;
+        running(&client, &long).await;
+        let short = config(&client, json!({})).await;
+        for _ in 0..4 {
+            let asked = std::time::Instant::now();
+            let job = train_with(&client, &short).await.job;
+            assert_eq!(ended(&client, &job).await["status"], "completed");
+            // A worker that nobody wakes looks every five seconds.
+            assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+        }
+        client.delete(&format!("/api/v1/jobs/{long}")).await.expect(204);
+        server.stop().await;
+    }
+
     async fn two_writers_and_four_readers_lose_nothing(database: TestDatabase) {
         let (server, client) = start_model(&database).await;
         let done = AtomicBool::new(false);
