@@ -7,6 +7,7 @@
 use axum::body::Body;
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, header};
+use modelyard_kernel::form::shorten;
 use modelyard_kernel::{Failure, Kind, Result};
 use std::net::IpAddr;
 use url::{Origin, Url};
@@ -99,7 +100,8 @@ fn check_host(headers: &HeaderMap, names: &[String]) -> Result<()> {
     if host.as_ref().is_some_and(known) {
         return Ok(());
     }
-    let said: String = String::from_utf8_lossy(said.as_bytes()).chars().take(64).collect();
+    let said = String::from_utf8_lossy(said.as_bytes());
+    let said = shorten(&said);
     Err(Failure::new(
         Kind::Denied,
         "host_unknown",
