@@ -10,6 +10,7 @@ pub mod bulk;
 pub mod caller;
 pub mod clock;
 pub mod db;
+pub mod failpoint;
 pub mod failure;
 pub mod form;
 pub mod id;
@@ -25,7 +26,10 @@ pub use clock::{Clock, Time};
 pub use db::{Conn, Db, Tx};
 pub use failure::{Failure, Kind};
 pub use id::Ulid;
-pub use part::{Assignment, Failed, Health, HealthCheck, Part, Work};
+pub use part::{
+    Assignment, Failed, Health, HealthCheck, Launch, Launcher, Part, Policy, Progress, Verdict,
+    Work,
+};
 
 /// What an operation returns.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;

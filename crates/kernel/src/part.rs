@@ -1,15 +1,18 @@
 //! What a slice brings to the running service.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{Caller, Ulid};
+use crate::{Caller, Conn, Failure, Permission, Scope, Time, Ulid};
 
 /// Everything the assembly needs to know about a slice, collected in one value.
 #[derive(Default)]
@@ -22,6 +25,8 @@ pub struct Part {
     pub health: Vec<HealthCheck>,
     /// The kinds of work that it does after the answer.
     pub work: Vec<Work>,
+    /// What of it can be scheduled.
+    pub launchers: Vec<Launcher>,
     /// What it counts for the operator.
     pub counters: Vec<Counter>,
 }
@@ -94,6 +99,10 @@ impl Counter {
 pub struct Work {
     /// `slice.verb`, such as `ml.train`.
     pub kind: &'static str,
+    /// The queue that its jobs wait in unless they say another, such as `train`.
+    pub queue: &'static str,
+    /// How often and how long it is tried.
+    pub policy: Policy,
     /// Does it, and records its end in the transaction that stores what came of it. A failure that
     /// it returns is recorded by whoever asked.
     pub run: Arc<dyn Fn(Assignment) -> BoxFuture<'static, Result<(), Failed>> + Send + Sync>,
@@ -105,11 +114,45 @@ impl fmt::Debug for Work {
     }
 }
 
+/// How often and how long jobs of a kind are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Attempts in all when they fail for a reason that may pass; at least 1.
+    pub max_attempts: u32,
+    /// The longest pause before the second attempt. Each further pause may be twice as long as the
+    /// one before, and each is a random part of what it may be ("full jitter"), so that those that
+    /// failed together do not come back together.
+    pub backoff: Duration,
+    /// No pause is longer.
+    pub max_backoff: Duration,
+    /// How long one attempt may take.
+    pub attempt_timeout: Option<Duration>,
+    /// How long all of it may take, from when it was asked for.
+    pub deadline: Option<Duration>,
+}
+
+impl Default for Policy {
+    /// Three attempts, a second or two apart, as long as they take.
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            backoff: Duration::from_secs(2),
+            max_backoff: Duration::from_secs(60),
+            attempt_timeout: None,
+            deadline: None,
+        }
+    }
+}
+
 /// One job, handed to the slice that knows its kind.
 #[derive(Debug)]
 pub struct Assignment {
     /// The job's id.
     pub job: Ulid,
+    /// Which claim of the job this is: what is written in the name of an earlier one is refused.
+    pub token: i64,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
     /// On whose behalf.
     pub caller: Caller,
     /// What was asked for, as it was submitted.
@@ -120,26 +163,108 @@ pub struct Assignment {
     pub cancel: CancellationToken,
 }
 
-/// Work that failed.
+/// How far work has come, in its own words.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Progress {
+    /// From 0 to 1.
+    #[serde(default)]
+    pub fraction: Option<f64>,
+    /// What is being done.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// Whatever is counted, such as epochs.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub counters: BTreeMap<String, f64>,
+}
+
+/// Work that did not come to its end.
 #[derive(Debug)]
 pub struct Failed {
     /// `Type: sentence`, as the contract's clients read it.
     pub error: String,
     /// Where it came from, line by line.
     pub traceback: Option<String>,
+    /// What is to become of the job.
+    pub verdict: Verdict,
+}
+
+/// What is to become of a job whose attempt did not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It would fail again.
+    Permanent,
+    /// It may go well later.
+    Transient,
+    /// Nothing failed: it goes on at that time.
+    Suspended(Time),
 }
 
 impl Failed {
-    /// A failure in the words of the contract.
+    /// A failure in the words of the contract, which would happen again.
     pub fn new(kind: &str, message: impl fmt::Display) -> Self {
-        Self { error: format!("{kind}: {message}"), traceback: None }
+        let error = format!("{kind}: {message}");
+        Self { error, traceback: None, verdict: Verdict::Permanent }
+    }
+
+    /// The same, but it may go well later.
+    #[must_use]
+    pub fn transient(self) -> Self {
+        Self { verdict: Verdict::Transient, ..self }
+    }
+
+    /// No failure: the job goes on at `time`.
+    pub fn suspended(time: Time) -> Self {
+        let error = format!("Suspended: until {time}");
+        Self { error, traceback: None, verdict: Verdict::Suspended(time) }
     }
 }
 
-impl From<crate::Failure> for Failed {
-    fn from(it: crate::Failure) -> Self {
+impl From<Failure> for Failed {
+    fn from(it: Failure) -> Self {
         // The log has the source; the record is for clients.
         tracing::error!(code = it.code(), failure = %it, "a job failed");
-        Self { error: format!("RuntimeError: {}", it.detail()), traceback: None }
+        let failed = Self::new("RuntimeError", it.detail());
+        match it.kind() {
+            crate::Kind::Unavailable | crate::Kind::Exhausted => failed.transient(),
+            _ => failed,
+        }
     }
+}
+
+/// A way to begin work that was written down beforehand, for schedules.
+#[derive(Clone)]
+pub struct Launcher {
+    /// What it begins: a kind of [`Work`], such as `task.execute`.
+    pub kind: &'static str,
+    /// What whoever writes it down must be permitted.
+    pub permission: Permission,
+    /// Whether what was written down can be read; asked when it is written.
+    pub check: Arc<dyn Fn(&Value) -> Result<(), Failure> + Send + Sync>,
+    /// Submits a job in the transaction of whoever begins it. Only one job with the same
+    /// [`Launch::unique`] waits at a time.
+    pub launch: Arc<
+        dyn for<'c> Fn(&'c mut Conn, &'c Scope, Launch) -> BoxFuture<'c, Result<Ulid, Failure>>
+            + Send
+            + Sync,
+    >,
+}
+
+impl fmt::Debug for Launcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Launcher").field(&self.kind).finish()
+    }
+}
+
+/// What a [`Launcher`] begins.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// What was written down.
+    pub input: Value,
+    /// When a job with the same key waits already, it is that job.
+    pub unique: Option<String>,
+    /// Who the job's record names.
+    pub owner: String,
+    /// What the job's record is called.
+    pub label: String,
 }

@@ -145,7 +145,7 @@ impl Ending {
             Ok(artifact) => {
                 Self { status: JobStatus::Completed, artifact, error: None, traceback: None }
             }
-            Err(Failed { error, traceback }) => Self {
+            Err(Failed { error, traceback, .. }) => Self {
                 status: JobStatus::Failed,
                 artifact: None,
                 error: Some(storable(error)),

@@ -103,6 +103,8 @@ async fn attempt(jobs: &Jobs, job: Claimed, cancel: CancellationToken) -> Result
     };
     let assignment = Assignment {
         job: id.0,
+        token: 1,
+        attempt: 1,
         caller: jobs.0.system.clone(),
         input: input.unwrap_or_default(),
         artifact: promised_id,

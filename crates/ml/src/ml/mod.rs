@@ -18,7 +18,7 @@ use modelyard_flow::job::{JobId, Jobs, NewJob};
 use modelyard_kernel::background::{compute, compute_sized};
 use modelyard_kernel::part::Counter;
 use modelyard_kernel::{
-    Assignment, Caller, Clock, Db, Failed, Failure, Part, Permission, Result, Ulid, Work,
+    Assignment, Caller, Clock, Db, Failed, Failure, Part, Permission, Policy, Result, Ulid, Work,
 };
 use modelyard_run::artifact::{ArtifactId, Artifacts};
 use modelyard_run::config::{Config, ConfigId, Configs};
@@ -130,12 +130,13 @@ impl Ml {
             let ml = prediction.clone();
             Box::pin(async move { ml.do_predict(it).await })
         };
+        let policy = Policy::default();
         Part {
             name: "ml",
             routes: http::routes(self.clone()),
             work: vec![
-                Work { kind: TRAIN_JOB, run: Arc::new(train) },
-                Work { kind: PREDICT_JOB, run: Arc::new(predict) },
+                Work { kind: TRAIN_JOB, queue: "train", policy, run: Arc::new(train) },
+                Work { kind: PREDICT_JOB, queue: "predict", policy, run: Arc::new(predict) },
             ],
             counters: vec![self.0.trainings.clone(), self.0.predictions.clone()],
             ..Part::default()

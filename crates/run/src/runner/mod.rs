@@ -252,14 +252,14 @@ impl From<RunError> for Failed {
     fn from(error: RunError) -> Self {
         match error {
             RunError::Model { kind, message, traceback } => {
-                Failed { error: format!("{kind}: {message}"), traceback }
+                Failed { traceback, ..Failed::new(&kind, message) }
             }
             RunError::Canceled => Failed::new("CancelledError", "the job was canceled"),
             RunError::TimedOut { .. } => Failed::new("TimeoutError", error),
             RunError::Io { doing, cause } => {
                 // The cause may name paths of this machine.
                 tracing::error!(%doing, %cause, "a run failed on this machine");
-                Failed::new("OSError", format!("the machine failed: {}", cause.kind()))
+                Failed::new("OSError", format!("the machine failed: {}", cause.kind())).transient()
             }
             other => Failed::new("RuntimeError", other),
         }

@@ -28,7 +28,8 @@ use modelyard_kernel::db::Json;
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
-    Assignment, Caller, Clock, Conn, Db, Failure, Kind, Part, Permission, Result, Scope, Work,
+    Assignment, Caller, Clock, Conn, Db, Failure, Kind, Part, Permission, Policy, Result, Scope,
+    Work,
 };
 
 use crate::artifact::{Access, ArtifactId, Artifacts};
@@ -113,7 +114,12 @@ impl Tasks {
         Part {
             name: "tasks",
             routes: http::routes(self.clone(), access),
-            work: vec![Work { kind: EXECUTE_JOB, run: Arc::new(execute) }],
+            work: vec![Work {
+                kind: EXECUTE_JOB,
+                queue: "task",
+                policy: Policy::default(),
+                run: Arc::new(execute),
+            }],
             ..Part::default()
         }
     }
