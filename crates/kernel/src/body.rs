@@ -130,6 +130,11 @@ impl LargeBody {
         self.on_a_thread(move |body| body.parse()?.read(read)).await
     }
 
+    /// The body as it came.
+    pub fn raw(&self) -> Bytes {
+        self.bytes.clone()
+    }
+
     /// Also drops the body there, which may take as long as to read it.
     async fn on_a_thread<T: Send + 'static>(
         self,

@@ -5,7 +5,17 @@
 //! `job.claimed@3` the third time.
 
 /// Every place by its name. A test walks the list, and one compares it with the source.
-pub const PLACES: &[&str] = &[];
+pub const PLACES: &[&str] = &[
+    "input.stored",
+    "job.submitted",
+    "job.claimed",
+    "step.done",
+    "step.journaled",
+    "publish.begins",
+    "publish.done",
+    "job.ending",
+    "job.ended",
+];
 
 /// Ends the process here, if that was asked for.
 #[cfg(not(feature = "failpoints"))]

@@ -213,6 +213,9 @@ fn rendering(kind: Kind, code: &str) -> (StatusCode, &'static str, &'static str)
         (_, "media_type_unsupported") => {
             (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "Unsupported Media Type")
         }
+        (_, "idempotency_key_reused") => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", "Idempotency Key Reused")
+        }
         (_, "range_unsatisfiable") => {
             (StatusCode::RANGE_NOT_SATISFIABLE, "range", "Range Not Satisfiable")
         }

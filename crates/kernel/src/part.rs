@@ -153,6 +153,8 @@ pub struct Assignment {
     pub token: i64,
     /// Which attempt this is, from 1.
     pub attempt: u32,
+    /// Whether there will be no other if it fails for a reason that may pass.
+    pub is_last: bool,
     /// On whose behalf.
     pub caller: Caller,
     /// What was asked for, as it was submitted.

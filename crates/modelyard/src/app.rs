@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
-use modelyard_flow::job::{self, Jobs};
+use modelyard_flow::job::{Engine, Jobs};
 use modelyard_kernel::part::Counter;
 use modelyard_kernel::{Background, Blobs, Caller, Clock, Db, HealthCheck, Part, Result, Work};
 use modelyard_ml::info::http::Info;
@@ -41,12 +41,10 @@ pub struct Shared {
     pub background: Background,
     /// What the operator counts.
     pub metrics: Metrics,
-    /// Who this process is, the same after a restart.
-    pub node: Arc<str>,
+    /// What does the jobs of all of them.
+    pub engine: Engine,
     /// Where runs have their workspaces.
     pub work_root: Arc<Path>,
-    /// How many jobs each service does at a time.
-    pub jobs: job::Options,
     /// Whether clients of every service may store and run shell commands.
     pub shell_tasks: bool,
     /// Whether `/api/v1/info` has the keys that older clients refuse.
@@ -97,7 +95,7 @@ pub fn assemble(
     shared: &Shared,
     registration: Option<HealthCheck>,
 ) -> Result<Assembled> {
-    let Shared { db, blobs, clock, background, metrics, node, .. } = shared;
+    let Shared { db, blobs, clock, background, metrics, engine, .. } = shared;
     let id = service.info.id.as_str().to_owned();
     let info = describe(&service, shared)?;
     let shell = if shared.shell_tasks { ShellTasks::Allowed } else { service.shell_tasks };
@@ -107,11 +105,7 @@ pub fn assemble(
         Artifacts::new(db.clone(), clock.clone(), blobs.clone(), service.hierarchy.clone());
     let configs =
         Configs::new(db.clone(), clock.clone(), artifacts.clone(), service.config.clone());
-    let jobs = has_jobs.then(|| {
-        let system = Caller::system("jobs", TENANT, &id);
-        let (background, node) = (background.clone(), node.to_string());
-        Jobs::new(db.clone(), clock.clone(), background, node, shared.jobs, system)
-    });
+    let jobs = has_jobs.then(|| engine.jobs(Caller::system("jobs", TENANT, &id)));
     let publisher = jobs.clone().map(|jobs| {
         let publisher =
             Publisher::new(db.clone(), jobs.clone(), artifacts.clone(), configs.clone());

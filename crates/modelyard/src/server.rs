@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use futures_util::future::join_all;
-use modelyard_flow::job;
+use modelyard_flow::job::Engine;
 use modelyard_kernel::background::on_a_thread;
 use modelyard_kernel::blobs::OpenError;
 use modelyard_kernel::{Background, Blobs, Caller, Clock, Db, Failure, HealthCheck, db};
@@ -342,19 +342,18 @@ async fn share_with(
     let blobs = open_blobs(settings, data_dir.path(), clock.clone())?;
     let work_root = settings.data.temp_dir.clone().unwrap_or_else(|| data_dir.path().join("work"));
     sweep_workspaces(&work_root).await?;
+    let background = Background::default();
+    let node = data_dir.node().to_owned();
+    let engine =
+        Engine::new(db.clone(), clock.clone(), background.clone(), node, settings.jobs.options());
     Ok(Shared {
         db,
         blobs,
         clock,
-        background: Background::default(),
+        background,
         metrics: Metrics::new()?,
-        node: data_dir.node().into(),
+        engine,
         work_root: work_root.into(),
-        jobs: job::Options {
-            concurrency: settings.jobs.concurrency,
-            max_pending: settings.jobs.max_pending,
-            drain: settings.jobs.drain,
-        },
         shell_tasks: settings.tasks.shell,
         provenance: settings.info.provenance,
         git_revision: settings.info.git_revision.as_deref().map(Into::into),
@@ -438,11 +437,12 @@ async fn launch(
     }
     let health = assembled.iter().map(|it| (it.id.clone(), it.health.clone())).collect();
     for service in assembled {
-        if let Some(jobs) = &service.jobs {
-            jobs.start(service.work).await?;
+        if service.jobs.is_some() {
+            shared.engine.serve(&service.id, service.work);
         }
         sweep_content(&service.id, shared);
     }
+    shared.engine.start().await?;
     let shown: Vec<_> = names.iter().map(|(id, name)| (id.as_str(), name.as_str())).collect();
     let mut front = page::front(&shown).merge(health::front(health));
     if measured {

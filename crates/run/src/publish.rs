@@ -2,12 +2,13 @@
 //! so that after a crash either both have happened or neither.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::FutureExt;
-use modelyard_flow::job::{JobId, Jobs};
-use modelyard_kernel::{Assignment, Db, Failed, Failure, Permission, Result};
+use futures_util::{FutureExt, TryFutureExt};
+use modelyard_flow::job::{Hold, JobId, Jobs};
+use modelyard_kernel::{Assignment, Db, Failed, Failure, Permission, Result, failpoint};
 
-use crate::artifact::{Artifacts, Draft};
+use crate::artifact::{ArtifactId, Artifacts, Draft};
 use crate::config::{ConfigId, Configs};
 
 /// Publishes for the jobs of one service. Cheap to clone.
@@ -36,11 +37,11 @@ impl Publisher {
         Self { db, jobs, artifacts, configs }
     }
 
-    /// Stores the artifacts and records the end of the job.
+    /// Stores the artifacts and records the end of the job. An outage of the database is waited out.
     ///
     /// # Errors
-    /// `job_canceled` when nobody wants the result any more, and when the database refuses: nothing
-    /// is stored then.
+    /// `job_canceled` when nobody wants the result any more, or another process does the job by now;
+    /// and when the database refuses: nothing is stored then.
     pub async fn publish(
         &self,
         assignment: &Assignment,
@@ -49,28 +50,53 @@ impl Publisher {
     ) -> Result<()> {
         let scope = assignment.caller.permit(permission)?.clone();
         let Publication { drafts, link, failed } = publication;
-        let (job, drafts) = (JobId(assignment.job), Arc::new(drafts));
-        let (it, kept) = (self.clone(), Arc::clone(&drafts));
-        let written = self.db.transaction(move |conn| {
-            async move {
-                let first = drafts.first().map(Draft::id);
-                let outcome = failed.as_ref().map_or(Ok(first.map(|id| id.0)), Err);
-                it.jobs.end(conn, &scope, job, outcome).await?;
-                for draft in drafts.iter() {
-                    it.artifacts.insert(conn, &scope, draft).await?;
+        let (hold, first) = (Hold::from(assignment), drafts.first().map(Draft::id));
+        if let Err(failure) = self.jobs.flush(&scope, hold).await {
+            tracing::warn!(%failure, job = %hold.job, "the last words of a job are lost");
+        }
+        failpoint::reach("publish.begins");
+        let (drafts, failed) = (Arc::new(drafts), Arc::new(failed));
+        let uncertain = AtomicBool::new(false);
+        let write = || {
+            let (it, scope) = (self.clone(), scope.clone());
+            let (drafts, failed) = (Arc::clone(&drafts), Arc::clone(&failed));
+            let written = self.db.transaction(move |conn| {
+                async move {
+                    let outcome = (*failed).as_ref().map_or(Ok(first.map(|id| id.0)), Err);
+                    it.jobs.end(conn, &scope, hold, outcome).await?;
+                    for draft in drafts.iter() {
+                        it.artifacts.insert(conn, &scope, draft).await?;
+                    }
+                    if let (Some(config), Some(root)) = (link, first) {
+                        it.configs.link_in(conn, &scope, config, root).await?;
+                    }
+                    Ok(())
                 }
-                if let (Some(config), Some(root)) = (link, first) {
-                    it.configs.link_in(conn, &scope, config, root).await?;
-                }
-                Ok(())
-            }
-            .boxed()
-        });
-        let written = written.await;
+                .boxed()
+            });
+            written.inspect_err(|it| {
+                uncertain.fetch_or(it.is_uncertain(), Ordering::Relaxed);
+            })
+        };
+        let mut written = self.jobs.patiently(assignment, write).await;
+        if uncertain.load(Ordering::Relaxed)
+            && written.as_ref().is_err_and(|it| !it.is_uncertain())
+            && self.is_published(assignment, first).await
+        {
+            // The commit that nobody answered had arrived.
+            written = Ok(());
+        }
+        failpoint::reach("publish.done");
         let stands = written.as_ref().err().is_none_or(Failure::is_uncertain);
-        for draft in Arc::into_inner(kept).into_iter().flatten() {
+        for draft in Arc::into_inner(drafts).into_iter().flatten() {
             draft.settle(stands).await;
         }
         written
+    }
+
+    async fn is_published(&self, assignment: &Assignment, first: Option<ArtifactId>) -> bool {
+        let (Some(id), caller) = (first, &assignment.caller) else { return false };
+        let ended = self.jobs.get(caller, JobId(assignment.job)).await;
+        ended.is_ok_and(|it| it.status.is_final()) && self.artifacts.get(caller, id).await.is_ok()
     }
 }

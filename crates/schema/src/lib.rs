@@ -25,8 +25,14 @@ macro_rules! migrations {
     };
 }
 
-const MIGRATIONS: &[Migration] =
-    migrations! { "0001_blobs", "0002_configs", "0003_artifacts", "0004_jobs", "0005_tasks" };
+const MIGRATIONS: &[Migration] = migrations! {
+    "0001_blobs",
+    "0002_configs",
+    "0003_artifacts",
+    "0004_jobs",
+    "0005_tasks",
+    "0006_durable_work",
+};
 
 /// How many digits the name of a migration's file begins with.
 const DIGITS: usize = 4;
@@ -40,7 +46,22 @@ const fn number(stem: &str) -> i64 {
 }
 
 /// Every table with rows of ours, parents before children: what a backup holds.
-pub const TABLES: &[&str] = &["blobs", "configs", "artifacts", "config_artifacts", "jobs", "tasks"];
+pub const TABLES: &[&str] = &[
+    "blobs",
+    "configs",
+    "artifacts",
+    "config_artifacts",
+    "jobs",
+    "job_inputs",
+    "job_steps",
+    "job_logs",
+    "job_keys",
+    "paused_queues",
+    "tasks",
+];
+
+/// Tables about the processes that run now, of no use in a backup.
+pub const PASSING: &[&str] = &["nodes"];
 
 /// The schema and the program do not fit.
 #[derive(Debug, thiserror::Error)]

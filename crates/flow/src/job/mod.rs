@@ -1,17 +1,35 @@
 //! Jobs: work that is answered with 202 and done afterwards, one record each.
 //!
 //! A slice that has such work declares its kinds in its [`Part`] and submits with [`Jobs::submit`]
-//! in the transaction of whatever else it changes. Records and inputs are rows, so a restart loses
-//! nothing: what waited still waits, and what was interrupted is done again from the beginning.
+//! in the transaction of whatever else it changes, or with [`Jobs::add`] when there is nothing else.
+//! The work is given an [`Assignment`], makes a [`Context`] of it to do steps and to say how far it
+//! is, and records its end with [`Jobs::end`] in the transaction that stores its result.
+//!
+//! What holds, whatever is killed in between:
+//!
+//! * A job that was submitted comes to one end, and one only. The record is the truth: whoever works
+//!   on a job that was cancelled, or that another process has begun, is refused by the token of its
+//!   claim, and stops.
+//! * A step that has a result is not done again.
+//! * A process that died has its jobs begun again: at once by itself when it is started again, or by
+//!   another within five seconds.
 
+mod asking;
+mod claims;
+mod context;
+mod engine;
 pub mod http;
+mod journal;
 mod model;
 mod store;
+mod stream;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -20,41 +38,34 @@ use modelyard_kernel::bulk::{Applied, Bulk, Changed, Operation};
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
-    Background, Caller, Clock, Conn, Db, Failed, Failure, Kind, Part, Permission, Result, Scope,
-    Ulid, Work,
+    Assignment, Caller, Conn, Failed, Failure, Kind, Part, Permission, Policy, Result, Scope, Ulid,
+    failpoint,
 };
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 
+pub use asking::{Asking, AskingParams};
+pub use context::{Also, Context};
+pub use engine::{Engine, Options, Workers};
+use engine::{Machine, Running};
 pub use http::FIELDS;
-use model::Ending;
-pub use model::{Job, JobId, JobStatus, NewJob};
+use model::{Ending, Lane};
+pub use model::{
+    Hold, Job, JobId, JobStatus, LogLine, NewJob, Queue, RequestKey, Step, Submission, Timing,
+    Wishes,
+};
+use store::{Room, Terms};
 
 /// May see jobs.
 pub const READ: Permission = Permission("jobs:read");
-/// May cancel and remove jobs.
+/// May cancel, retry and remove jobs, and pause queues.
 pub const WRITE: Permission = Permission("jobs:write");
 
 /// How long [`Jobs::delete`] waits for a running job to let go.
 const LET_GO: Duration = Duration::from_secs(10);
 
-/// How many jobs a service does at a time, and how many may wait.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Jobs at a time.
-    pub concurrency: usize,
-    /// Jobs that may wait; more are refused with 429.
-    pub max_pending: i64,
-    /// How long a stop waits for running jobs before it interrupts them.
-    pub drain: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { concurrency: 1, max_pending: 1000, drain: Duration::from_secs(10) }
-    }
-}
+/// How long a count of waiting jobs is believed.
+const COUNTED: Duration = Duration::from_secs(1);
 
 /// The jobs of one service. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -62,50 +73,26 @@ pub struct Jobs(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    db: Db,
-    clock: Clock,
-    background: Background,
-    /// Who this process is, the same after a restart.
-    node: String,
-    options: Options,
+    engine: Engine,
     system: Caller,
-    kinds: OnceLock<HashMap<&'static str, Work>>,
-    /// Held from before a job is claimed until it is in `running`: whoever deletes it then knows
-    /// where to find it.
-    claiming: tokio::sync::Mutex<()>,
-    running: Mutex<HashMap<JobId, Running>>,
-    wake: Notify,
+    /// How much waits, as far as this process knows.
+    waiting: Mutex<HashMap<Arc<str>, Counted>>,
 }
 
-#[derive(Clone, Debug)]
-struct Running {
-    cancel: CancellationToken,
-    ended: watch::Receiver<bool>,
+/// How much of a tenant waited when it was counted, and what was added since.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    at: Instant,
+    room: Room,
 }
 
 impl Jobs {
-    /// The jobs of the service that `system` acts for. `node` names this process, and stays the
-    /// same when it is started again.
-    pub fn new(
-        db: Db,
-        clock: Clock,
-        background: Background,
-        node: String,
-        options: Options,
-        system: Caller,
-    ) -> Self {
-        Self(Arc::new(Inner {
-            db,
-            clock,
-            background,
-            node,
-            options,
-            system,
-            kinds: OnceLock::new(),
-            claiming: tokio::sync::Mutex::default(),
-            running: Mutex::default(),
-            wake: Notify::new(),
-        }))
+    fn new(engine: Engine, system: Caller) -> Self {
+        Self(Arc::new(Inner { engine, system, waiting: Mutex::default() }))
+    }
+
+    fn machine(&self) -> &Machine {
+        &self.0.engine.0
     }
 
     /// What this slice brings.
@@ -113,35 +100,83 @@ impl Jobs {
         Part { name: "jobs", routes: http::routes(self.clone()), ..Part::default() }
     }
 
-    /// Begins to do jobs: first those that this node was doing when it was last stopped or killed.
+    /// A job as its work sees it.
     ///
     /// # Errors
-    /// When the database refuses.
-    pub async fn start(&self, work: impl IntoIterator<Item = Work>) -> Result<()> {
-        let kinds = work.into_iter().map(|it| (it.kind, it)).collect();
-        let _started_twice = self.0.kinds.set(kinds);
-        let scope = self.0.system.permit(WRITE)?;
-        let mut conn = self.0.db.conn().await?;
-        let interrupted = store::requeue_node(&mut conn, scope, &self.0.node).await?;
-        if interrupted > 0 {
-            tracing::info!(interrupted, service = scope.service(), "jobs are begun again");
-        }
-        for _ in 0..self.0.options.concurrency.max(1) {
-            self.0.background.spawn(worker::run(self.clone()));
-        }
-        Ok(())
+    /// When whoever the job is done for may not.
+    pub fn context(&self, assignment: &Assignment) -> Result<Context> {
+        let scope = assignment.caller.permit(WRITE)?.clone();
+        let (hold, attempt) = (assignment.into(), assignment.attempt.into());
+        Ok(Context::new(self.clone(), scope, hold, attempt, assignment.cancel.clone()))
+    }
+
+    /// Adds a job, with a transaction of its own where that needs one, and has it done. Who may is up
+    /// to the caller's slice, whose permission gave the scope.
+    ///
+    /// # Errors
+    /// `queue_full` when too many jobs wait; `idempotency_key_reused` when another request had the
+    /// same name.
+    pub async fn add(&self, scope: &Scope, new: NewJob) -> Result<Submission> {
+        let db = &self.machine().db;
+        let submitted = if new.wishes.request.is_some() || new.unique.is_some() {
+            let (it, scope) = (self.clone(), scope.clone());
+            let submit = db
+                .transaction(move |conn| async move { it.submit(conn, &scope, new).await }.boxed());
+            submit.await?
+        } else {
+            self.submit(&mut db.conn().await?, scope, new).await?
+        };
+        failpoint::reach("job.submitted");
+        self.wake(&submitted);
+        Ok(submitted)
     }
 
     /// Adds a job, in the transaction of whatever else is changed; call [`Jobs::wake`] after the
-    /// commit. Who may is up to the caller's slice, whose permission gave the scope.
+    /// commit.
     ///
     /// # Errors
-    /// `queue_full` when too many jobs wait.
-    pub async fn submit(&self, conn: &mut Conn, scope: &Scope, new: NewJob) -> Result<()> {
-        let max = self.0.options.max_pending;
-        if store::insert(conn, scope, new, max, self.0.clock.now()).await? {
-            return Ok(());
+    /// As [`Jobs::add`].
+    pub async fn submit(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        mut new: NewJob,
+    ) -> Result<Submission> {
+        let machine = self.machine();
+        let now = machine.clock.now();
+        let (job, artifact) = (new.id, new.artifact);
+        if let Some(key) = new.wishes.request.take()
+            && !store::remember(conn, scope, &key, new.id, new.artifact, now).await?
+        {
+            return self.asked_before(conn, scope, &key).await;
         }
+        let (kind, unique) = (new.kind, new.unique.clone());
+        let work = machine.work(scope.service(), kind);
+        let policy = work.as_ref().map_or_else(Policy::default, |it| it.policy);
+        let home = work.map_or("default", |it| it.queue);
+        let queue = new.wishes.queue.take().unwrap_or_else(|| home.to_owned());
+        let bytes = i64::try_from(new.input.len()).unwrap_or(i64::MAX);
+        let run_at = new.wishes.run_at;
+        let deadline = new.wishes.deadline.or(policy.deadline);
+        let max_attempts = new.wishes.max_attempts.unwrap_or(policy.max_attempts.into());
+        let terms = Terms {
+            queue: &queue,
+            max_attempts: max_attempts.max(1),
+            deadline_at: deadline.map(|it| run_at.unwrap_or(now).max(now).after(it)),
+            room: self.may_be_full(conn, scope, bytes).await?,
+            now,
+        };
+        if store::insert(conn, scope, new, terms).await? {
+            self.note_waiting(scope, bytes);
+            let lane = run_at.is_none_or(|it| it <= now).then(|| Lane::of(scope, &queue));
+            return Ok(Submission { job, artifact, existed: false, lane });
+        }
+        if let Some(key) = unique
+            && let Some((job, artifact)) = store::find_unique(conn, scope, kind, &key).await?
+        {
+            return Ok(Submission::before(job, artifact));
+        }
+        let max = machine.options.max_pending;
         Err(Failure::new(
             Kind::Exhausted,
             "queue_full",
@@ -149,25 +184,139 @@ impl Jobs {
         ))
     }
 
-    /// Tells the workers that there is something to do.
-    pub fn wake(&self) {
-        self.0.wake.notify_one();
+    /// The job that a request of the same name asked for.
+    async fn asked_before(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        key: &RequestKey,
+    ) -> Result<Submission> {
+        let before = store::remembered(conn, scope, &key.name).await?;
+        match before {
+            Some(it) if it.fingerprint == key.fingerprint => {
+                Ok(Submission::before(it.job_id, it.artifact_id))
+            }
+            Some(_) => Err(Failure::new(
+                Kind::Invalid,
+                "idempotency_key_reused",
+                "another request was sent with this Idempotency-Key; give this one a key of its own",
+            )),
+            // It has expired in this very moment.
+            None => Err(Failure::conflict("concurrent_change", "try again")),
+        }
+    }
+
+    /// Counting what waits takes longer the more there is, so it is done where the limit may be near.
+    /// Gives the limits in that case.
+    async fn may_be_full(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        bytes: i64,
+    ) -> Result<Option<Room>> {
+        let options = &self.machine().options;
+        let most = Room { jobs: options.max_pending, bytes: options.max_pending_bytes };
+        let tenant: Arc<str> = scope.tenant().into();
+        let known = self.0.waiting.lock().get(&tenant).copied();
+        let known = match known.filter(|it| it.at.elapsed() < COUNTED) {
+            Some(known) => known,
+            None => {
+                let counted =
+                    Counted { at: Instant::now(), room: store::waiting(conn, scope).await? };
+                let mut all = self.0.waiting.lock();
+                if all.len() > 10_000 {
+                    all.clear();
+                }
+                all.insert(tenant, counted);
+                counted
+            }
+        };
+        let Room { jobs, bytes: waiting } = known.room;
+        let far = jobs < most.jobs / 2 && waiting.saturating_add(bytes) < most.bytes / 2;
+        Ok((!far).then_some(most))
+    }
+
+    fn note_waiting(&self, scope: &Scope, bytes: i64) {
+        if let Some(it) = self.0.waiting.lock().get_mut(scope.tenant()) {
+            it.room.jobs += 1;
+            it.room.bytes = it.room.bytes.saturating_add(bytes);
+        }
+    }
+
+    /// Tells the workers of a job, once it is committed.
+    pub fn wake(&self, submitted: &Submission) {
+        match &submitted.lane {
+            Some(lane) => self.machine().heat(lane.clone()),
+            None => self.machine().look_at_all(),
+        }
+    }
+
+    /// Tells the workers that jobs were added somehow.
+    pub fn wake_all(&self) {
+        self.machine().look_at_all();
     }
 
     /// Records that a running job has ended, in the transaction that stores what came of it: with
-    /// `artifact` when it went well, or why it failed.
+    /// `artifact` when it went well, or why it failed. What it said until then is written as well.
     ///
     /// # Errors
-    /// `job_canceled` when nobody wants the result any more; the transaction must not commit then.
+    /// `job_canceled` when nobody wants the result any more, or another process has begun the job
+    /// meanwhile; the transaction must not commit then.
     pub async fn end(
         &self,
         conn: &mut Conn,
         scope: &Scope,
-        id: JobId,
+        hold: Hold,
         outcome: Result<Option<Ulid>, &Failed>,
     ) -> Result<()> {
-        let ended = store::finish(conn, scope, id, Ending::of(outcome), self.0.clock.now()).await?;
-        if ended { Ok(()) } else { Err(Failure::conflict("job_canceled", "the job was canceled")) }
+        let now = self.machine().clock.now();
+        let ended = store::finish(conn, scope, hold, Ending::of(outcome), now).await?;
+        if ended { Ok(()) } else { Err(context::taken_away()) }
+    }
+
+    /// Writes down what a job has said so far; for those who end it themselves.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn flush(&self, scope: &Scope, hold: Hold) -> Result<()> {
+        let machine = self.machine();
+        match machine.running(hold.job).filter(|it| it.hold == hold) {
+            Some(it) => context::flush(machine, scope, hold, &it.reports).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Does something to the database for a job, and waits out an outage: what took hours must not be
+    /// lost for want of a moment.
+    ///
+    /// # Errors
+    /// Those of `work`; an outage only when the job is cancelled or the process stops.
+    pub async fn patiently<T, F: Future<Output = Result<T>>>(
+        &self,
+        assignment: &Assignment,
+        work: impl FnMut() -> F,
+    ) -> Result<T> {
+        context::patiently(self.machine(), &assignment.cancel, work).await
+    }
+
+    /// Whether a job has not ended yet.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn is_unfinished(&self, conn: &mut Conn, scope: &Scope, id: Ulid) -> Result<bool> {
+        Ok(store::unfinished(conn, scope, JobId(id)).await?)
+    }
+
+    /// Unfinished jobs that have done local steps on this node: what their work left on this machine is
+    /// still of use.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn with_local_steps(&self) -> Result<Vec<JobId>> {
+        let machine = self.machine();
+        let scope = self.0.system.permit(READ)?;
+        let mut conn = machine.db.conn().await?;
+        Ok(journal::with_local_steps(&mut conn, scope, &machine.node).await?)
     }
 
     /// One record.
@@ -176,7 +325,7 @@ impl Jobs {
     /// `job_missing`.
     pub async fn get(&self, caller: &Caller, id: JobId) -> Result<Job> {
         let scope = caller.permit(READ)?;
-        let found = store::find(&mut self.0.db.conn().await?, scope, id).await?;
+        let found = store::find(&mut self.machine().db.conn().await?, scope, id).await?;
         found.ok_or_else(|| missing(id))
     }
 
@@ -186,7 +335,189 @@ impl Jobs {
     /// When the database refuses.
     pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Job>> {
         let scope = caller.permit(READ)?;
-        Ok(query.fetch(&mut self.0.db.conn().await?, scope, Job::COLUMNS).await?)
+        Ok(query.fetch(&mut self.machine().db.conn().await?, scope, Job::COLUMNS).await?)
+    }
+
+    /// The steps that a job has done, in the order in which it did them.
+    ///
+    /// # Errors
+    /// `job_missing`.
+    pub async fn steps(&self, caller: &Caller, id: JobId) -> Result<Vec<Step>> {
+        let scope = caller.permit(READ)?;
+        self.get(caller, id).await?;
+        Ok(journal::done(&mut self.machine().db.conn().await?, scope, id).await?)
+    }
+
+    /// Up to `most` lines that a job printed, after number `after`.
+    ///
+    /// # Errors
+    /// `job_missing`.
+    pub async fn lines(
+        &self,
+        caller: &Caller,
+        id: JobId,
+        after: i64,
+        most: i64,
+    ) -> Result<Vec<LogLine>> {
+        let scope = caller.permit(READ)?;
+        self.get(caller, id).await?;
+        Ok(journal::lines(&mut self.machine().db.conn().await?, scope, id, after, most).await?)
+    }
+
+    /// Ends a job that nobody wants any more, and keeps its record. Its state says so at once; whoever
+    /// works on it stops within two seconds.
+    ///
+    /// # Errors
+    /// `job_missing`, `precondition_failed`, and `job_ended` when it has ended already.
+    pub async fn cancel(&self, caller: &Caller, id: JobId, conditions: &Conditions) -> Result<Job> {
+        let scope = caller.permit(WRITE)?.clone();
+        let (conditions, now) = (conditions.clone(), self.machine().clock.now());
+        let cancel = self.machine().db.transaction(move |conn| {
+            async move {
+                let job = store::lock(conn, &scope, id).await?.ok_or_else(|| missing(id))?;
+                conditions.allow_change(&job.etag())?;
+                if job.status.is_final() {
+                    let state = job.status.name();
+                    let detail = format!("Job {id} has ended already: it is {state}");
+                    return Err(Failure::conflict("job_ended", detail));
+                }
+                store::cancel(conn, &scope, id, now).await?;
+                let canceled = store::find(conn, &scope, id).await?;
+                Ok((job.status, canceled.ok_or_else(|| missing(id))?))
+            }
+            .boxed()
+        });
+        let (before, job) = cancel.await?;
+        if before == JobStatus::Running {
+            self.let_go(&[id]).await?;
+        }
+        Ok(job)
+    }
+
+    /// Tries a dead letter again, as a new job with a result of its own. The old record stays, and is
+    /// no dead letter any more.
+    ///
+    /// # Errors
+    /// `job_missing`, `not_a_dead_letter`, and as [`Jobs::add`].
+    pub async fn retry(&self, caller: &Caller, id: JobId, wishes: Wishes) -> Result<Submission> {
+        let scope = caller.permit(WRITE)?.clone();
+        let owner = caller.subject().to_owned();
+        let (it, clock) = (self.clone(), self.machine().clock.clone());
+        let retry = self.machine().db.transaction(move |conn| {
+            async move {
+                if let Some(key) = &wishes.request
+                    && store::remembered(conn, &scope, &key.name).await?.is_some()
+                {
+                    return it.asked_before(conn, &scope, key).await;
+                }
+                let letter = it.bury(conn, &scope, id).await?;
+                let kinds = it.machine().kinds(scope.service());
+                let kind = kinds.into_iter().find(|kind| *kind == letter.kind);
+                let kind = kind.ok_or_else(|| {
+                    let detail = format!("this service does no `{}` work any more", letter.kind);
+                    Failure::conflict("job_kind_unknown", detail)
+                })?;
+                let new = NewJob {
+                    artifact: letter.promised_id.map(|_| clock.ulid()),
+                    owner: Some(owner),
+                    retry_of: Some(id.0),
+                    wishes: Wishes {
+                        label: wishes.label.or(letter.label),
+                        queue: wishes.queue.or(Some(letter.queue)),
+                        max_attempts: wishes.max_attempts.or(Some(letter.max_attempts)),
+                        priority: match wishes.priority {
+                            0 => letter.priority,
+                            other => other,
+                        },
+                        ..wishes
+                    },
+                    ..NewJob::new(JobId::new(&clock), kind, letter.input.unwrap_or_default())
+                };
+                it.submit(conn, &scope, new).await
+            }
+            .boxed()
+        });
+        let submitted = retry.await?;
+        self.wake(&submitted);
+        Ok(submitted)
+    }
+
+    /// Takes a job off the list of dead letters; its record stays.
+    ///
+    /// # Errors
+    /// `job_missing`, `not_a_dead_letter`.
+    pub async fn discard(&self, caller: &Caller, id: JobId) -> Result<()> {
+        let scope = caller.permit(WRITE)?.clone();
+        let it = self.clone();
+        let discard = self.machine().db.transaction(move |conn| {
+            async move { it.bury(conn, &scope, id).await.map(drop) }.boxed()
+        });
+        discard.await
+    }
+
+    async fn bury(&self, conn: &mut Conn, scope: &Scope, id: JobId) -> Result<store::DeadLetter> {
+        if let Some(letter) = store::bury(conn, scope, id).await? {
+            return Ok(letter);
+        }
+        store::find(conn, scope, id).await?.ok_or_else(|| missing(id))?;
+        let detail = format!("Job {id} is not among the dead letters");
+        Err(Failure::conflict("not_a_dead_letter", detail))
+    }
+
+    /// The queues of the service.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn queues(&self, caller: &Caller) -> Result<Vec<Queue>> {
+        let scope = caller.permit(READ)?;
+        let machine = self.machine();
+        let mut queues = store::queues(&mut machine.db.conn().await?, scope).await?;
+        for name in machine.queues(scope.service()) {
+            if !queues.iter().any(|it| it.name == name) {
+                queues.push(Queue::idle(name));
+            }
+        }
+        for queue in &mut queues {
+            queue.concurrency = machine.options.queues.get(&queue.name).copied();
+        }
+        queues.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(queues)
+    }
+
+    /// Begins no more jobs of a queue until it is resumed. What runs goes on.
+    ///
+    /// # Errors
+    /// `queue_missing` when nothing waits in a queue of that name, nor ever does by itself.
+    pub async fn pause(&self, caller: &Caller, queue: &str) -> Result<()> {
+        let scope = caller.permit(WRITE)?;
+        let machine = self.machine();
+        self.known(scope, queue).await?;
+        let now = machine.clock.now();
+        Ok(store::pause(&mut machine.db.conn().await?, scope, queue, now).await?)
+    }
+
+    /// Begins jobs of a queue again.
+    ///
+    /// # Errors
+    /// As [`Jobs::pause`].
+    pub async fn resume(&self, caller: &Caller, queue: &str) -> Result<()> {
+        let scope = caller.permit(WRITE)?;
+        let machine = self.machine();
+        self.known(scope, queue).await?;
+        store::resume(&mut machine.db.conn().await?, scope, queue).await?;
+        machine.heat(Lane::of(scope, queue));
+        Ok(())
+    }
+
+    async fn known(&self, scope: &Scope, queue: &str) -> Result<()> {
+        let machine = self.machine();
+        let waits = store::queues(&mut machine.db.conn().await?, scope).await?;
+        if machine.queues(scope.service()).contains(queue)
+            || waits.iter().any(|it| it.name == queue)
+        {
+            return Ok(());
+        }
+        Err(Failure::missing("queue_missing", format!("there is no queue `{queue}`")))
     }
 
     /// Cancels a job if it has not ended, waits until it has let go, and removes its record.
@@ -196,12 +527,12 @@ impl Jobs {
     pub async fn delete(&self, caller: &Caller, id: JobId, conditions: &Conditions) -> Result<()> {
         let scope = caller.permit(WRITE)?.clone();
         let conditions = conditions.clone();
-        let delete = self.0.db.transaction(move |conn| {
+        let delete = self.machine().db.transaction(move |conn| {
             async move { remove(conn, &scope, id, &conditions).await }.boxed()
         });
         let job = delete.await?;
         if job.status == JobStatus::Running {
-            self.cancel(&[id]).await?;
+            self.let_go(&[id]).await?;
         }
         Ok(())
     }
@@ -214,7 +545,7 @@ impl Jobs {
         let scope = caller.permit(WRITE)?.clone();
         let atomic = bulk.atomic;
         let ids: Vec<Option<JobId>> = bulk.operations.iter().map(id_of).collect();
-        let remove = bulk.apply(&self.0.db, move |conn, operation| {
+        let remove = bulk.apply(&self.machine().db, move |conn, operation| {
             let scope = scope.clone();
             async move {
                 let id = match operation {
@@ -232,12 +563,12 @@ impl Jobs {
         }
         if atomic {
             let ids: Vec<JobId> = ids.into_iter().flatten().collect();
-            self.cancel(&ids).await?;
+            self.let_go(&ids).await?;
             return Ok(changed);
         }
         let let_go = changed.results.iter_mut().zip(ids).map(|(done, id)| async move {
             if let (Ok(_), Some(id)) = (&*done, id)
-                && let Err(stuck) = self.cancel(&[id]).await
+                && let Err(stuck) = self.let_go(&[id]).await
             {
                 *done = Err(stuck);
             }
@@ -246,13 +577,16 @@ impl Jobs {
         Ok(changed)
     }
 
-    /// Cancels what runs in this process, and waits until all of it has let go.
-    async fn cancel(&self, ids: &[JobId]) -> Result<()> {
-        let mut running: Vec<Running> = {
-            let _none_between = self.0.claiming.lock().await;
-            let running = self.0.running.lock();
-            ids.iter().filter_map(|id| running.get(id).cloned()).collect()
-        };
+    /// Has the work on jobs stop whose records say that nobody wants them, and waits until all of it in
+    /// this process has.
+    async fn let_go(&self, ids: &[JobId]) -> Result<()> {
+        let machine = self.machine();
+        let mut running: Vec<Running> = machine.running_of(ids).await;
+        if running.len() < ids.len()
+            && let Err(failure) = machine.tell_others().await
+        {
+            tracing::warn!(%failure, "another process hears of a cancelled job a moment later");
+        }
         for it in &running {
             it.cancel.cancel();
         }

@@ -1,8 +1,15 @@
-//! What a job is. No I/O in this file.
+//! What a job is, and the rules of its life. No I/O in this file.
 
-use modelyard_kernel::db::{FromValue, Value};
-use modelyard_kernel::{Failed, Time, Ulid, columns, entity_id};
-use serde::Serialize;
+#![expect(single_use_lifetimes, reason = "in what `ToSchema` derives")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use modelyard_kernel::db::{FromValue, Json, Value};
+use modelyard_kernel::{
+    Assignment, Failed, Policy, Progress, Scope, Time, Ulid, columns, entity_id,
+};
+use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
 entity_id!(
@@ -68,46 +75,231 @@ impl FromValue for JobStatus {
 }
 
 /// The record of a job.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Job {
     /// Its id.
-    #[schema(value_type = String, example = "01M7W2GK1CC2HZY9FECP19MYJK")]
     pub id: JobId,
     /// Where it is in its life.
     pub status: JobStatus,
     /// When it was asked for.
-    #[schema(value_type = String, format = DateTime)]
     pub submitted_at: Time,
-    /// When it was begun; again when it was begun anew after a restart.
-    #[schema(value_type = Option<String>, format = DateTime)]
+    /// When its present attempt, or the last one, was begun.
     pub started_at: Option<Time>,
     /// When it ended.
-    #[schema(value_type = Option<String>, format = DateTime)]
     pub finished_at: Option<Time>,
-    /// Why it failed, in one line.
+    /// Why it failed, in one line; of a job that waits: why its last attempt did.
     pub error: Option<String>,
     /// Why it failed, at length.
     pub error_traceback: Option<String>,
     /// What came of it.
-    #[schema(value_type = Option<String>)]
     pub artifact_id: Option<Ulid>,
     /// What kind of work it is, such as `ml.train`.
     pub kind: String,
+    /// What somebody calls it.
+    pub label: Option<String>,
+    /// The queue that it waits in.
+    pub queue: String,
+    /// Those with a higher one go first.
+    pub priority: i64,
+    /// Which attempt this is, or was; 0 before the first.
+    pub attempt: i64,
+    /// Attempts in all when they fail for a reason that may pass.
+    pub max_attempts: i64,
+    /// Not begun before.
+    pub run_at: Option<Time>,
+    /// Failed for good if it has not ended by then.
+    pub deadline_at: Option<Time>,
+    /// Who asked for it.
+    pub owner: Option<String>,
+    /// The dead letter that this is another try of.
+    pub retry_of: Option<Ulid>,
+    /// Whether it failed and somebody should look.
+    pub dead_letter: bool,
+    /// How far it has come.
+    pub progress: Option<Json<Reported>>,
+    /// The last lines that it printed.
+    pub log_tail: Option<Json<Vec<String>>>,
+    /// Changes with every change of the record.
+    pub revision: i64,
 }
 
 columns!(Job: id, status, submitted_at, started_at, finished_at, error, error_traceback,
-    artifact_id, kind);
+    artifact_id, kind, label, queue, priority, attempt, max_attempts, run_at, deadline_at, owner,
+    retry_of, dead_letter, progress, log_tail, revision);
+
+/// Progress, and when it was told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reported {
+    #[serde(flatten)]
+    pub(super) progress: Progress,
+    /// In microseconds since 1970.
+    pub(super) at: i64,
+}
+
+/// How a record looks on the wire: the contract's keys, then ours.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Job)]
+struct Wire<'a> {
+    /// Its id.
+    #[schema(value_type = String, example = "01M7W2GK1CC2HZY9FECP19MYJK")]
+    id: JobId,
+    /// Where it is in its life.
+    status: JobStatus,
+    /// When it was asked for.
+    #[schema(value_type = String, format = DateTime)]
+    submitted_at: Time,
+    /// When its present attempt, or the last one, was begun.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    started_at: Option<Time>,
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    finished_at: Option<Time>,
+    /// Why it failed, in one line; of a job that waits: why its last attempt did.
+    error: Option<&'a str>,
+    /// Why it failed, at length.
+    error_traceback: Option<&'a str>,
+    /// What came of it.
+    #[schema(value_type = Option<String>)]
+    artifact_id: Option<Ulid>,
+    /// What kind of work it is, such as `ml.train`.
+    kind: &'a str,
+    /// What somebody calls it.
+    label: Option<&'a str>,
+    /// The queue that it waits in.
+    queue: &'a str,
+    /// Those with a higher one go first.
+    priority: i64,
+    /// Which attempt this is, or was; 0 before the first.
+    attempt: i64,
+    /// Attempts in all when they fail for a reason that may pass.
+    max_attempts: i64,
+    /// Not begun before.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    run_at: Option<Time>,
+    /// Failed for good if it has not ended by then.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    deadline_at: Option<Time>,
+    /// Who asked for it.
+    owner: Option<&'a str>,
+    /// The dead letter that this is another try of.
+    #[schema(value_type = Option<String>)]
+    retry_of: Option<Ulid>,
+    /// Whether it failed and somebody should look.
+    dead_letter: bool,
+    /// How far it has come.
+    progress: Option<ShownProgress<'a>>,
+    /// The last lines that it printed.
+    log_tail: &'a [String],
+    /// How long it took.
+    timing: Timing,
+}
+
+/// How far a job has come.
+#[derive(Serialize, ToSchema)]
+struct ShownProgress<'a> {
+    #[serde(flatten)]
+    progress: &'a Progress,
+    /// When it said so.
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Time,
+    /// How long it may still take from then on, if it goes on as before.
+    eta_seconds: Option<f64>,
+}
+
+/// How long a job took, in milliseconds; null where that is not known yet.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Timing {
+    /// From when it was asked for until its present attempt, or the last one, was begun.
+    pub waited_ms: Option<f64>,
+    /// The last attempt, when it has ended.
+    pub ran_ms: Option<f64>,
+    /// From when it was asked for until its end.
+    pub total_ms: Option<f64>,
+}
 
 impl Job {
-    /// Its entity tag: a record changes only with its state and when it is begun anew.
+    /// Its entity tag.
     pub fn etag(&self) -> String {
-        let begun = self.started_at.map_or(0, Time::micros);
-        format!("\"{}-{}-{begun}\"", self.id, self.status.name())
+        format!("\"{}-{}\"", self.id, self.revision)
+    }
+
+    /// How long it took.
+    pub fn timing(&self) -> Timing {
+        let between = |from: Option<Time>, to: Option<Time>| {
+            let duration = to?.since(from?);
+            Some(duration.as_secs_f64() * 1000.0)
+        };
+        let asked = Some(self.submitted_at);
+        Timing {
+            waited_ms: between(asked, self.started_at),
+            ran_ms: between(self.started_at, self.finished_at),
+            total_ms: between(asked, self.finished_at),
+        }
+    }
+
+    fn shown_progress(&self) -> Option<ShownProgress<'_>> {
+        let Json(Reported { progress, at }) = self.progress.as_ref()?;
+        let updated_at = Time::from_micros(*at);
+        let running = self.status == JobStatus::Running;
+        let so_far = self.started_at.filter(|_| running).map(|it| updated_at.since(it));
+        let eta_seconds = progress.fraction.zip(so_far).and_then(|(fraction, so_far)| {
+            let left = so_far.as_secs_f64() * (1.0 - fraction) / fraction;
+            left.is_finite().then_some(left)
+        });
+        Some(ShownProgress { progress, updated_at, eta_seconds })
+    }
+}
+
+impl Serialize for Job {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Wire {
+            id: self.id,
+            status: self.status,
+            submitted_at: self.submitted_at,
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+            error: self.error.as_deref(),
+            error_traceback: self.error_traceback.as_deref(),
+            artifact_id: self.artifact_id,
+            kind: &self.kind,
+            label: self.label.as_deref(),
+            queue: &self.queue,
+            priority: self.priority,
+            attempt: self.attempt,
+            max_attempts: self.max_attempts,
+            run_at: self.run_at,
+            deadline_at: self.deadline_at,
+            owner: self.owner.as_deref(),
+            retry_of: self.retry_of,
+            dead_letter: self.dead_letter,
+            progress: self.shown_progress(),
+            log_tail: self.log_tail.as_ref().map_or(&[], |it| it.0.as_slice()),
+            timing: self.timing(),
+        }
+        .serialize(serializer)
+    }
+}
+
+impl utoipa::PartialSchema for Job {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        Wire::schema()
+    }
+}
+
+impl ToSchema for Job {
+    fn name() -> std::borrow::Cow<'static, str> {
+        Wire::name()
+    }
+
+    fn schemas(
+        schemas: &mut Vec<(String, utoipa::openapi::RefOr<utoipa::openapi::schema::Schema>)>,
+    ) {
+        Wire::schemas(schemas);
     }
 }
 
 /// Work to be done.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct NewJob {
     /// Its id, made by whoever promises it to a client.
     pub id: JobId,
@@ -117,6 +309,100 @@ pub struct NewJob {
     pub input: Vec<u8>,
     /// The id that the result will have.
     pub artifact: Option<Ulid>,
+    /// Who asked for it.
+    pub owner: Option<String>,
+    /// While a job of the same kind and with the same key waits, there is no other.
+    pub unique: Option<String>,
+    /// The dead letter that this is another try of.
+    pub retry_of: Option<Ulid>,
+    /// How it is to be done.
+    pub wishes: Wishes,
+}
+
+impl NewJob {
+    /// Work of a kind, to be done as soon as may be.
+    pub fn new(id: JobId, kind: &'static str, input: Vec<u8>) -> Self {
+        let (artifact, owner, unique, retry_of) = (None, None, None, None);
+        Self { id, kind, input, artifact, owner, unique, retry_of, wishes: Wishes::default() }
+    }
+}
+
+/// How whoever asks for a job wants it to be done. What is not said is as its kind has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// What the client called its request.
+    pub request: Option<RequestKey>,
+    /// What somebody calls it.
+    pub label: Option<String>,
+    /// The queue to wait in.
+    pub queue: Option<String>,
+    /// Those with a higher one go first; 0 unless given.
+    pub priority: i64,
+    /// Not to be begun before.
+    pub run_at: Option<Time>,
+    /// How long all of it may take, from when it was asked for, or may be begun.
+    pub deadline: Option<Duration>,
+    /// Attempts in all when they fail for a reason that may pass.
+    pub max_attempts: Option<i64>,
+}
+
+/// What a client calls a request, so that it may send it again without asking for the same twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestKey {
+    /// The client's name for it.
+    pub name: String,
+    /// What the request was, as a hash: another request must not have the same name.
+    pub fingerprint: String,
+}
+
+/// What became of a [`NewJob`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// The job.
+    pub job: JobId,
+    /// The id that its result will have.
+    pub artifact: Option<Ulid>,
+    /// Whether it was there before.
+    pub existed: bool,
+    /// Where it waits, when it is due.
+    pub(super) lane: Option<Lane>,
+}
+
+impl Submission {
+    /// A job that was there before.
+    pub(super) fn before(job: JobId, artifact: Option<Ulid>) -> Self {
+        Self { job, artifact, existed: true, lane: None }
+    }
+}
+
+/// A claim on a job: what is written in its name counts as long as nobody else has claimed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Hold {
+    /// The job.
+    pub job: JobId,
+    /// Which claim.
+    pub token: i64,
+}
+
+impl From<&Assignment> for Hold {
+    fn from(it: &Assignment) -> Self {
+        Self { job: JobId(it.job), token: it.token }
+    }
+}
+
+/// Jobs that wait for one another: those of one queue of one service of one tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Lane {
+    pub(super) tenant: Arc<str>,
+    pub(super) service: Arc<str>,
+    pub(super) queue: Arc<str>,
+}
+
+impl Lane {
+    pub(super) fn of(scope: &Scope, queue: &str) -> Self {
+        let (tenant, service) = (scope.tenant().into(), scope.service().into());
+        Self { tenant, service, queue: queue.into() }
+    }
 }
 
 /// A job that was claimed for running.
@@ -125,10 +411,78 @@ pub(super) struct Claimed {
     pub(super) id: JobId,
     pub(super) kind: String,
     pub(super) input: Option<Vec<u8>>,
+    pub(super) input_bytes: i64,
     pub(super) promised_id: Option<Ulid>,
+    pub(super) token: i64,
+    pub(super) attempt: i64,
+    pub(super) max_attempts: i64,
+    pub(super) lost: i64,
+    pub(super) deadline_at: Option<Time>,
 }
 
-columns!(Claimed: id, kind, input, promised_id);
+columns!(Claimed: id, kind, input, input_bytes, promised_id, token, attempt, max_attempts, lost,
+    deadline_at);
+
+/// A job that ends the process each time is given up after as many times.
+pub(super) const MAX_LOST: i64 = 20;
+
+/// The longest pause before attempt `failed` + 1, see [`Policy::backoff`].
+pub(super) fn longest_pause(policy: &Policy, failed: i64) -> Duration {
+    let doublings = u32::try_from(failed.saturating_sub(1).clamp(0, 30)).unwrap_or(0);
+    policy.backoff.saturating_mul(1 << doublings).min(policy.max_backoff)
+}
+
+/// A line that a job printed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LogLine {
+    /// Its number, from 1.
+    pub seq: i64,
+    /// When, in microseconds since 1970.
+    pub at: i64,
+    /// `stdout`, `stderr` or `system`.
+    pub stream: String,
+    /// The line, without its end.
+    pub text: String,
+}
+
+/// A step that a job has done.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Step {
+    /// What it is called.
+    pub name: String,
+    /// In which attempt it was done.
+    pub attempt: i64,
+    /// When it was begun.
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Time,
+    /// When its result was written.
+    #[schema(value_type = String, format = DateTime)]
+    pub finished_at: Time,
+}
+
+columns!(Step: name, attempt, started_at, finished_at);
+
+/// A queue of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Queue {
+    /// What it is called.
+    pub name: String,
+    /// Whether jobs of it are begun at present.
+    pub paused: bool,
+    /// How many jobs wait.
+    pub pending: i64,
+    /// How many are being done.
+    pub running: i64,
+    /// How many jobs of it this process does at a time; null when only the service bounds it.
+    pub concurrency: Option<usize>,
+}
+
+impl Queue {
+    pub(super) fn idle(name: &str) -> Self {
+        let name = name.to_owned();
+        Self { name, paused: false, pending: 0, running: 0, concurrency: None }
+    }
+}
 
 /// How a job ended.
 #[derive(Debug)]
@@ -145,24 +499,38 @@ impl Ending {
             Ok(artifact) => {
                 Self { status: JobStatus::Completed, artifact, error: None, traceback: None }
             }
-            Err(Failed { error, traceback, .. }) => Self {
-                status: JobStatus::Failed,
-                artifact: None,
-                error: Some(storable(error)),
-                traceback: Some(storable(traceback.as_ref().unwrap_or(error))),
-            },
+            Err(failed) => {
+                let (error, traceback) = told(failed);
+                let (status, artifact) = (JobStatus::Failed, None);
+                Self { status, artifact, error: Some(error), traceback: Some(traceback) }
+            }
         }
     }
 }
 
+/// A failure as a record keeps it: in one line, and at length.
+pub(super) fn told(failed: &Failed) -> (String, String) {
+    let Failed { error, traceback, verdict: _ } = failed;
+    (storable(error), storable(traceback.as_ref().unwrap_or(error)))
+}
+
 /// Models and scripts say what they like; PostgreSQL's text holds no zero characters.
-fn storable(text: &str) -> String {
+pub(super) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_double_up_to_their_limit() {
+        let policy = Policy::default();
+        let pauses: Vec<u64> =
+            (1..=7).map(|failed| longest_pause(&policy, failed).as_secs()).collect();
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(longest_pause(&policy, i64::MAX), policy.max_backoff);
+    }
 
     #[test]
     fn every_status_is_read_back_from_its_name() {

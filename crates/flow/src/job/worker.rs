@@ -1,139 +1,176 @@
-//! Takes jobs one by one and does them.
+//! Does one job.
 
-use std::pin::pin;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use modelyard_kernel::{Assignment, Failed, Kind, Result};
-use tokio::sync::watch;
+use modelyard_kernel::{
+    Assignment, Caller, Failed, Kind, Policy, Result, Scope, Time, Verdict, Work, failpoint,
+};
 use tokio_util::sync::CancellationToken;
 
-use super::model::{Claimed, Ending, JobId};
-use super::store;
-use super::{Jobs, Running, WRITE};
+use super::engine::{Engine, Machine, Task};
+use super::model::{Claimed, Ending, Hold, MAX_LOST, longest_pause, told};
+use super::store::Again;
+use super::{WRITE, context, store};
 
 /// How often the end of a job is written when that is refused, or when there is no time to wait.
 const TRIES: u32 = 5;
+/// How long work has to let go when it is told to.
+const LET_GO: Duration = Duration::from_secs(4);
 
-/// Submitting wakes a worker; this is for jobs that another process submitted.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
-
-/// One worker: takes the next job until the process stops.
-pub(super) async fn run(jobs: Jobs) {
-    let stopping = jobs.0.background.stopping().clone();
-    while !stopping.is_cancelled() {
-        if let Some((job, running)) = next(&jobs, &stopping).await {
-            work(&jobs, job, running).await;
-        }
-    }
-}
-
-/// The next job; `None` when it is time to look again. Whoever works does not wait to be woken: a
-/// worker that is free is.
-async fn next(jobs: &Jobs, stopping: &CancellationToken) -> Option<(Claimed, Handle)> {
-    // Waiting before it looks, so that each of several submissions at once finds a worker.
-    let mut woken = pin!(jobs.0.wake.notified());
-    woken.as_mut().enable();
-    match claim(jobs).await {
-        Ok(Some(claimed)) => return Some(claimed),
-        Ok(None) => {
-            tokio::select! {
-                () = woken => {}
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
-                () = stopping.cancelled() => {}
-            }
-        }
-        Err(failure) => {
-            tracing::error!(%failure, "jobs cannot be claimed, trying again");
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                () = stopping.cancelled() => {}
-            }
-        }
-    }
-    None
-}
-
-/// The worker's end of a job that runs.
-struct Handle {
-    cancel: CancellationToken,
-    ended: watch::Sender<bool>,
-}
-
-async fn claim(jobs: &Jobs) -> Result<Option<(Claimed, Handle)>> {
-    let inner = &jobs.0;
-    let scope = inner.system.permit(WRITE)?;
-    let _claiming = inner.claiming.lock().await;
-    let mut conn = inner.db.conn().await?;
-    let claimed = store::claim(&mut conn, scope, &inner.node, inner.clock.now()).await?;
-    Ok(claimed.map(|job| {
-        let cancel = CancellationToken::new();
-        let (ended, watch) = watch::channel(false);
-        let running = Running { cancel: cancel.clone(), ended: watch };
-        inner.running.lock().insert(job.id, running);
-        (job, Handle { cancel, ended })
-    }))
-}
-
-async fn work(jobs: &Jobs, job: Claimed, Handle { cancel, ended }: Handle) {
-    let id = job.id;
+pub(super) async fn work(engine: Engine, task: Task) {
+    let machine = &*engine.0;
+    let Task { lane, work, job, cancel, ended } = task;
+    let hold = Hold { job: job.id, token: job.token };
+    let system = Caller::system("jobs", &lane.tenant, &lane.service);
+    let tries = job.attempt - job.lost;
+    let max_attempts = job.max_attempts;
+    let policy = work.as_ref().map_or_else(Policy::default, |it| it.policy);
     let outcome = tokio::select! {
         biased;
-        outcome = attempt(jobs, job, cancel.clone()) => Some(outcome),
-        () = drained(jobs, cancel.clone()) => None,
+        outcome = attempt(machine, &system, work, job, cancel.clone()) => Some(outcome),
+        () = drained(machine, cancel.clone()) => None,
     };
-    let stopping = jobs.0.background.stopping().is_cancelled();
-    match outcome {
-        Some(Ok(())) => {}
-        Some(Err(failed)) if !(stopping && cancel.is_cancelled()) => {
-            record(jobs, id, Some(failed)).await;
-        }
-        Some(Err(_)) | None => record(jobs, id, None).await,
+    let stopping = machine.background.stopping().is_cancelled();
+    let next = match outcome {
+        Some(Ok(())) => None,
+        Some(Err(_)) | None if stopping && cancel.is_cancelled() => Some(Next::Interrupted),
+        None => Some(Next::Interrupted),
+        Some(Err(failed)) => Some(match failed.verdict {
+            Verdict::Suspended(until) => Next::Suspended(until),
+            Verdict::Transient if tries < max_attempts => {
+                Next::Later(jitter(longest_pause(&policy, tries), hold), failed)
+            }
+            Verdict::Transient | Verdict::Permanent => Next::Failed(failed),
+        }),
+    };
+    if let (Some(next), Ok(scope)) = (next, system.permit(WRITE)) {
+        record(machine, scope, hold, next).await;
     }
-    jobs.0.running.lock().remove(&id);
+    machine.ended(hold.job);
     let _nobody_waits = ended.send(true);
 }
 
-/// Does a job. A panic in it is a failed job, not a dead worker.
-async fn attempt(jobs: &Jobs, job: Claimed, cancel: CancellationToken) -> Result<(), Failed> {
-    let Claimed { id, kind, input, promised_id } = job;
-    let work = jobs.0.kinds.get().and_then(|it| it.get(kind.as_str()));
+/// What is to become of a job whose work did not record its end.
+enum Next {
+    Failed(Failed),
+    Later(Duration, Failed),
+    Suspended(Time),
+    /// Through no fault of its own.
+    Interrupted,
+}
+
+/// A part of a pause that differs from job to job and from attempt to attempt ("full jitter").
+fn jitter(longest: Duration, hold: Hold) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    hold.hash(&mut hasher);
+    #[expect(clippy::cast_precision_loss, reason = "any part will do")]
+    let part = hasher.finish() as f64 / u64::MAX as f64;
+    longest.mul_f64(part.clamp(0.0, 1.0))
+}
+
+/// Does a job once. A panic in it is a failed job, not a dead worker.
+async fn attempt(
+    machine: &Machine,
+    system: &Caller,
+    work: Option<Work>,
+    job: Claimed,
+    cancel: CancellationToken,
+) -> Result<(), Failed> {
+    if job.lost >= MAX_LOST {
+        return Err(Failed::new(
+            "RuntimeError",
+            format!("given up, since the process that did it ended {} times", job.lost),
+        ));
+    }
     let Some(work) = work else {
+        let kind = &job.kind;
         return Err(Failed::new("RuntimeError", format!("this service does no `{kind}` work")));
     };
-    let assignment = Assignment {
-        job: id.0,
-        token: 1,
-        attempt: 1,
-        caller: jobs.0.system.clone(),
-        input: input.unwrap_or_default(),
-        artifact: promised_id,
-        cancel,
+    let now = machine.clock.now();
+    let deadline = job.deadline_at.map(|it| it.since(now));
+    if deadline.is_some_and(|it| it.is_zero()) {
+        return Err(too_late());
+    }
+    let input = match job.input {
+        Some(input) => input,
+        None => large_input(machine, system, job.id, job.input_bytes).await?,
     };
-    let done = std::panic::AssertUnwindSafe((work.run)(assignment)).catch_unwind().await;
-    done.unwrap_or_else(|_| Err(Failed::new("RuntimeError", "the work panicked, see the log")))
+    let assignment = Assignment {
+        job: job.id.0,
+        token: job.token,
+        attempt: u32::try_from(job.attempt).unwrap_or(u32::MAX),
+        is_last: job.attempt - job.lost >= job.max_attempts,
+        caller: system.clone(),
+        input,
+        artifact: job.promised_id,
+        cancel: cancel.clone(),
+    };
+    let done = std::panic::AssertUnwindSafe((work.run)(assignment)).catch_unwind();
+    let mut done = std::pin::pin!(done);
+    let never = Duration::from_secs(u32::MAX.into());
+    let attempt_timeout = work.policy.attempt_timeout.unwrap_or(never);
+    let failed = tokio::select! {
+        biased;
+        done = &mut done => return done.unwrap_or_else(|_| Err(panicked())),
+        () = tokio::time::sleep(deadline.unwrap_or(never)) => too_late(),
+        () = tokio::time::sleep(attempt_timeout) => {
+            let seconds = attempt_timeout.as_secs_f64();
+            Failed::new("TimeoutError", format!("the attempt took more than {seconds} seconds"))
+                .transient()
+        }
+    };
+    cancel.cancel();
+    match tokio::time::timeout(LET_GO, done).await {
+        // It came to its end at the last moment.
+        Ok(Ok(Ok(()))) => Ok(()),
+        _ => Err(failed),
+    }
+}
+
+fn panicked() -> Failed {
+    Failed::new("RuntimeError", "the work panicked, see the log")
+}
+
+fn too_late() -> Failed {
+    Failed::new("TimeoutError", "the job was not done by its deadline")
+}
+
+async fn large_input(
+    machine: &Machine,
+    system: &Caller,
+    id: super::JobId,
+    bytes: i64,
+) -> Result<Vec<u8>, Failed> {
+    if bytes == 0 {
+        return Ok(Vec::new());
+    }
+    let scope = system.permit(WRITE)?;
+    let mut conn = machine.db.conn().await.map_err(modelyard_kernel::Failure::from)?;
+    let found =
+        store::input(&mut conn, scope, id).await.map_err(modelyard_kernel::Failure::from)?;
+    found.ok_or_else(|| Failed::new("RuntimeError", "what was asked for is gone"))
 }
 
 /// Ends when the process stops and patience with this job has run out: first it is left to finish,
 /// then it is asked to stop, then it is left behind.
-async fn drained(jobs: &Jobs, cancel: CancellationToken) {
-    jobs.0.background.stopping().cancelled().await;
-    tokio::time::sleep(jobs.0.options.drain).await;
+async fn drained(machine: &Machine, cancel: CancellationToken) {
+    machine.background.stopping().cancelled().await;
+    tokio::time::sleep(machine.options.drain).await;
     cancel.cancel();
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(LET_GO).await;
 }
 
-/// Writes down that a job failed; one that was interrupted is put back for the next start.
-///
-/// An outage of the database is waited out: a job whose end is not written would look as if it ran
-/// for ever.
-async fn record(jobs: &Jobs, id: JobId, failed: Option<Failed>) {
+/// Writes down what is to become of a job. An outage of the database is waited out: a job whose end
+/// is not written would look as if it ran for ever.
+async fn record(machine: &Machine, scope: &Scope, hold: Hold, next: Next) {
     let mut pause = Duration::from_millis(100);
     let mut tries = 0;
-    while let Err(failure) = write(jobs, id, failed.as_ref()).await {
-        tracing::error!(%failure, job = %id, "the end of a job is not written, trying again");
+    while let Err(failure) = write(machine, scope, hold, &next).await {
+        tracing::error!(%failure, job = %hold.job, "the end of a job is not written, trying again");
         let outage = failure.kind() == Kind::Unavailable;
-        if !outage || jobs.0.background.stopping().is_cancelled() {
+        if !outage || machine.background.stopping().is_cancelled() {
             tries += 1;
         }
         if tries == TRIES {
@@ -144,18 +181,29 @@ async fn record(jobs: &Jobs, id: JobId, failed: Option<Failed>) {
     }
 }
 
-async fn write(jobs: &Jobs, id: JobId, failed: Option<&Failed>) -> Result<()> {
-    let inner = &jobs.0;
-    let scope = inner.system.permit(WRITE)?;
-    let mut conn = inner.db.conn().await?;
-    match failed {
-        None => store::requeue(&mut conn, scope, id).await?,
-        Some(failed) => {
-            let ending = Ending::of(Err(failed));
-            // A record that is gone, or has its end already, stays as it is.
-            let _was_running =
-                store::finish(&mut conn, scope, id, ending, inner.clock.now()).await?;
-        }
+/// A record that is gone, has its end already or is held by another stays as it is.
+async fn write(machine: &Machine, scope: &Scope, hold: Hold, next: &Next) -> Result<()> {
+    let reports = machine.running(hold.job).filter(|it| it.hold == hold).map(|it| it.reports);
+    if let Some(reports) = reports {
+        context::flush(machine, scope, hold, &reports).await?;
     }
+    failpoint::reach("job.ending");
+    let now = machine.clock.now();
+    let mut conn = machine.db.conn().await?;
+    let waits = match next {
+        Next::Failed(failed) => {
+            let ending = Ending::of(Err(failed));
+            store::finish(&mut conn, scope, hold, ending, now).await?;
+            None
+        }
+        Next::Later(pause, failed) => Some((now.after(*pause), Some(told(failed)))),
+        Next::Suspended(until) => Some((*until, None)),
+        Next::Interrupted => Some((now, None)),
+    };
+    if let Some((run_at, failure)) = waits {
+        store::again(&mut conn, scope, hold, Again { run_at, failure }).await?;
+        machine.look_at_all();
+    }
+    failpoint::reach("job.ended");
     Ok(())
 }

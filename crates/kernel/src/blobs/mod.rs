@@ -164,6 +164,40 @@ impl Blobs {
         Ok(stored.blob.clone())
     }
 
+    /// Keeps content to which a row may refer later, until then or until `until`. In the transaction of
+    /// whatever remembers its hash.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn keep(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        stored: &Stored,
+        until: Time,
+    ) -> Result<(), Failure> {
+        stored.mark_referred();
+        let kept = store::keep(conn, scope, stored, self.clock.now(), until).await?;
+        if kept != stored.key {
+            stored.mark_duplicate();
+        }
+        Ok(())
+    }
+
+    /// Content that was kept; `None` when nobody referred to it in time.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn kept(
+        &self,
+        db: &Db,
+        scope: &Scope,
+        hash: &str,
+    ) -> Result<Option<Stored>, Failure> {
+        let found = store::find(&mut db.conn().await?, scope, hash).await?;
+        Ok(found.map(|row| Stored::known(self.clone(), row)))
+    }
+
     /// Takes a reference back, in the transaction of the row that had it.
     ///
     /// # Errors

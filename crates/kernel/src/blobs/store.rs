@@ -44,6 +44,38 @@ pub(super) async fn refer(
     Ok(key)
 }
 
+/// Adds content that nobody refers to yet, to be kept until then; gives the key of the object that has
+/// it.
+pub(super) async fn keep(
+    conn: &mut Conn,
+    scope: &Scope,
+    stored: &Stored,
+    now: Time,
+    until: Time,
+) -> Result<String> {
+    let (key,) = scoped(
+        scope,
+        "INSERT INTO blobs (tenant_id, service_id, hash, size_bytes, stored_bytes, object_key,
+                            compressed, chunks, refs, created_at, orphaned_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10)
+         ON CONFLICT (tenant_id, service_id, hash)
+         DO UPDATE SET orphaned_at =
+             CASE WHEN blobs.refs > 0 THEN blobs.orphaned_at ELSE excluded.orphaned_at END
+         RETURNING object_key",
+    )
+    .bind(&stored.blob.hash)
+    .bind(i64::try_from(stored.blob.size_bytes).unwrap_or(i64::MAX))
+    .bind(i64::try_from(stored.stored_bytes).unwrap_or(i64::MAX))
+    .bind(&stored.key)
+    .bind(stored.compressed)
+    .bind(Json(&stored.chunks))
+    .bind(now)
+    .bind(until)
+    .fetch_one(conn)
+    .await?;
+    Ok(key)
+}
+
 pub(super) async fn release(conn: &mut Conn, scope: &Scope, hash: &str, now: Time) -> Result<()> {
     scoped(
         scope,

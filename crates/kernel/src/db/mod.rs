@@ -173,6 +173,19 @@ impl Db {
         }))
     }
 
+    /// Calls `heard` when another process says something on `channel` (see [`notify`]), and once when
+    /// it begins to listen. Ends only by an error, such as a lost connection; on SQLite, where there
+    /// is no other process, never.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or goes away.
+    pub async fn listen(&self, channel: &'static str, heard: impl Fn() + Send) -> Result<()> {
+        match &self.0 {
+            Backend::Sqlite(_) => std::future::pending().await,
+            Backend::Postgres(it) => it.listen(channel, heard).await,
+        }
+    }
+
     /// Waits until what is queued is written, and closes; statements of every handle are refused
     /// from then on.
     pub async fn close(&self) {
@@ -192,6 +205,21 @@ enum ConnKind {
     Sqlite(sqlite::Sqlite),
     Postgres(postgres::Client),
     Tx(Session),
+}
+
+/// Tells other processes, which [`Db::listen`] on `channel`, that there is something new; nothing on
+/// SQLite. In a transaction they hear it after the commit.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn notify(conn: &mut Conn, channel: &'static str) -> Result<()> {
+    if conn.dialect() == Dialect::Postgres {
+        query("SELECT 1 FROM (SELECT pg_notify($1, '')) AS said")
+            .bind(channel)
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
 }
 
 /// The inside of a transaction.

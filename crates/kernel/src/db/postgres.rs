@@ -1,6 +1,7 @@
 //! PostgreSQL through a pool of connections.
 
 use std::error::Error as StdError;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,12 +10,13 @@ use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
     Timeouts,
 };
-use futures_util::FutureExt;
-use tokio_postgres::NoTls;
+use futures_util::{FutureExt, StreamExt, stream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{AsyncMessage, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Answer, Error, Options, Query, Result, Row, Value};
@@ -36,13 +38,17 @@ fn manager(config: tokio_postgres::Config) -> Result<Manager> {
     if config.get_ssl_mode() != SslMode::Require {
         return Ok(Manager::from_config(config, NoTls, recycling));
     }
+    Ok(Manager::from_config(config, tls()?, recycling))
+}
+
+fn tls() -> Result<MakeRustlsConnect> {
     let (tls, _unreadable) = MakeRustlsConnect::with_native_certs().map_err(|errors| {
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Error::Connect(
             format!("the machine's certificates cannot be read: {}", errors.join("; ")).into(),
         )
     })?;
-    Ok(Manager::from_config(config, tls, recycling))
+    Ok(tls)
 }
 
 /// A server that vanished without a word, with its machine or behind a wall, would otherwise keep our
@@ -58,6 +64,7 @@ fn give_up_on_silence(config: &mut tokio_postgres::Config) {
 #[derive(Clone)]
 pub(super) struct Postgres {
     pool: Pool,
+    config: Arc<tokio_postgres::Config>,
     idle: Duration,
 }
 
@@ -72,7 +79,7 @@ impl Postgres {
         let mut config: tokio_postgres::Config =
             options.url.parse().map_err(|it: tokio_postgres::Error| out_of_reach(&it))?;
         give_up_on_silence(&mut config);
-        let manager = manager(config)?;
+        let manager = manager(config.clone())?;
         let pool = Pool::builder(manager)
             .max_size(options.pool_size.max(1))
             .runtime(Runtime::Tokio1)
@@ -83,7 +90,7 @@ impl Postgres {
             })
             .build()
             .map_err(|it| out_of_reach(&it))?;
-        let it = Self { pool, idle: options.idle_timeout };
+        let it = Self { pool, config: Arc::new(config), idle: options.idle_timeout };
         it.reach(options.connect_timeout).await?;
         Ok(it)
     }
@@ -118,6 +125,17 @@ impl Postgres {
         })
     }
 
+    /// Calls `heard` for whatever is said on `channel`, over a connection of its own, until that ends.
+    pub(super) async fn listen(&self, channel: &str, heard: impl Fn() + Send) -> Result<()> {
+        let config = &self.config;
+        if config.get_ssl_mode() == SslMode::Require {
+            let (client, connection) = config.connect(tls()?).await.map_err(classify)?;
+            return follow(client, connection, channel, heard).await;
+        }
+        let (client, connection) = config.connect(NoTls).await.map_err(classify)?;
+        follow(client, connection, channel, heard).await
+    }
+
     pub(super) async fn begin(&self) -> Result<Session> {
         self.session("BEGIN").await
     }
@@ -137,6 +155,36 @@ impl Postgres {
 
     pub(super) fn close(&self) {
         self.pool.close();
+    }
+}
+
+async fn follow<S, T>(
+    client: tokio_postgres::Client,
+    mut connection: tokio_postgres::Connection<S, T>,
+    channel: &str,
+    heard: impl Fn() + Send,
+) -> Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    T: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut messages = stream::poll_fn(move |cx| connection.poll_message(cx));
+    let sql = format!("LISTEN {channel}");
+    let mut listening = pin!(client.batch_execute(&sql).fuse());
+    loop {
+        tokio::select! {
+            listens = &mut listening => {
+                listens.map_err(classify)?;
+                // Something may have been said before.
+                heard();
+            }
+            message = messages.next() => match message {
+                Some(Ok(AsyncMessage::Notification(_))) => heard(),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(classify(error)),
+                None => return Err(Error::Closed),
+            },
+        }
     }
 }
 

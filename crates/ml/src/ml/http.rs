@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use http::StatusCode;
+use modelyard_flow::job::{Asking, AskingParams};
 use modelyard_kernel::background::compute;
 use modelyard_kernel::form::{
     Bounds, Node, Query, Report, query_bool, query_int, query_one_of, shorten,
@@ -93,30 +94,38 @@ pub(super) fn routes(ml: Ml) -> OpenApiRouter {
 /// Answers at once; follow the job. The artifact exists when the job has completed, and when the
 /// script failed: then it holds the script's output.
 #[utoipa::path(post, path = "/api/v1/ml/$train", tag = "ml", request_body = TrainIn,
+    params(("Idempotency-Key" = Option<String>, Header, description = "the client's name for this request: sent again, it asks for no second job"), AskingParams),
     responses((status = 202, body = Submitted)))]
 async fn train_model(
     State(ml): State<Ml>,
     caller: Caller,
+    asking: Asking,
     body: LargeBody,
 ) -> Result<(StatusCode, Json<Submitted>)> {
     caller.permit(TRAIN)?;
+    let raw = body.raw();
     let request = read(body, read_train).await?;
-    Ok((StatusCode::ACCEPTED, Json(ml.train(&caller, request).await?)))
+    let wishes = asking.wishes("ml.train", raw).await?;
+    Ok((StatusCode::ACCEPTED, Json(ml.train(&caller, request, wishes).await?)))
 }
 
 /// Predict
 ///
 /// Answers at once; follow the job.
 #[utoipa::path(post, path = "/api/v1/ml/$predict", tag = "ml", request_body = PredictIn,
+    params(("Idempotency-Key" = Option<String>, Header, description = "the client's name for this request: sent again, it asks for no second job"), AskingParams),
     responses((status = 202, body = Submitted)))]
 async fn predict_with_model(
     State(ml): State<Ml>,
     caller: Caller,
+    asking: Asking,
     body: LargeBody,
 ) -> Result<(StatusCode, Json<Submitted>)> {
     caller.permit(PREDICT)?;
+    let raw = body.raw();
     let request = read(body, read_predict).await?;
-    Ok((StatusCode::ACCEPTED, Json(ml.predict(&caller, request).await?)))
+    let wishes = asking.wishes("ml.predict", raw).await?;
+    Ok((StatusCode::ACCEPTED, Json(ml.predict(&caller, request, wishes).await?)))
 }
 
 /// Validate
@@ -162,12 +171,12 @@ fn read_direct<T>(
     request.ok_or_else(|| "a frame has no rows".to_owned())
 }
 
-fn read_train(node: &Node<'_>, frames: &mut Frames) -> Option<TrainRequest> {
+pub(super) fn read_train(node: &Node<'_>, frames: &mut Frames) -> Option<TrainRequest> {
     let it = TrainRequest::read(node, frames)?;
     require_rows(node, "data", &it.data).then_some(it)
 }
 
-fn read_predict(node: &Node<'_>, frames: &mut Frames) -> Option<PredictRequest> {
+pub(super) fn read_predict(node: &Node<'_>, frames: &mut Frames) -> Option<PredictRequest> {
     let it = PredictRequest::read(node, frames)?;
     let historic = require_rows(node, "historic", &it.historic);
     let future = require_rows(node, "future", &it.future);

@@ -1,6 +1,7 @@
 //! Training and prediction: a request becomes a job, the job runs the model in a workspace, and
 //! what came of it becomes artifacts.
 
+mod collect;
 mod geo;
 mod horizon;
 pub mod http;
@@ -14,19 +15,23 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use modelyard_flow::job::{JobId, Jobs, NewJob};
+use futures_util::FutureExt;
+use modelyard_flow::job::{JobId, Jobs, NewJob, Wishes};
 use modelyard_kernel::background::{compute, compute_sized};
+use modelyard_kernel::form::{Node, Report};
 use modelyard_kernel::part::Counter;
 use modelyard_kernel::{
-    Assignment, Caller, Clock, Db, Failed, Failure, Part, Permission, Policy, Result, Ulid, Work,
+    Assignment, Caller, Clock, Db, Failed, Failure, Launch, Launcher, Part, Permission, Policy,
+    Result, Scope, Ulid, Verdict, Work,
 };
 use modelyard_run::artifact::{ArtifactId, Artifacts};
 use modelyard_run::config::{Config, ConfigId, Configs};
-use modelyard_run::frame::Frame;
+use modelyard_run::frame::{Frame, Frames};
 use modelyard_run::publish::Publisher;
-use modelyard_run::runner::{ArchiveLimits, Run, RunError, Runner, Workspace};
+use modelyard_run::runner::{ArchiveLimits, Run, RunError, Runner, ScriptOutput, Workspace};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -134,6 +139,10 @@ impl Ml {
         Part {
             name: "ml",
             routes: http::routes(self.clone()),
+            launchers: vec![
+                self.launcher(TRAIN_JOB, TRAIN, http::read_train),
+                self.launcher(PREDICT_JOB, PREDICT, http::read_predict),
+            ],
             work: vec![
                 Work { kind: TRAIN_JOB, queue: "train", policy, run: Arc::new(train) },
                 Work { kind: PREDICT_JOB, queue: "predict", policy, run: Arc::new(predict) },
@@ -165,10 +174,17 @@ impl Ml {
     ///
     /// # Errors
     /// `queue_full` when too many jobs wait.
-    pub async fn train(&self, caller: &Caller, request: TrainRequest) -> Result<Submitted> {
+    pub async fn train(
+        &self,
+        caller: &Caller,
+        request: TrainRequest,
+        wishes: Wishes,
+    ) -> Result<Submitted> {
         let scope = caller.permit(TRAIN)?;
         let size = json_size(&request.data);
-        let submitted = self.submit(scope, TRAIN_JOB, "Training", size, request).await?;
+        let owner = caller.subject();
+        let asked = Asked { scope, owner, kind: TRAIN_JOB, word: "Training", wishes };
+        let submitted = self.submit(asked, size, request).await?;
         self.0.trainings.increment();
         Ok(submitted)
     }
@@ -177,31 +193,74 @@ impl Ml {
     ///
     /// # Errors
     /// `queue_full` when too many jobs wait.
-    pub async fn predict(&self, caller: &Caller, request: PredictRequest) -> Result<Submitted> {
+    pub async fn predict(
+        &self,
+        caller: &Caller,
+        request: PredictRequest,
+        wishes: Wishes,
+    ) -> Result<Submitted> {
         let scope = caller.permit(PREDICT)?;
         let size = json_size(&request.historic) + json_size(&request.future);
-        let submitted = self.submit(scope, PREDICT_JOB, "Prediction", size, request).await?;
+        let owner = caller.subject();
+        let asked = Asked { scope, owner, kind: PREDICT_JOB, word: "Prediction", wishes };
+        let submitted = self.submit(asked, size, request).await?;
         self.0.predictions.increment();
         Ok(submitted)
     }
 
+    /// How a schedule trains or predicts: its input is the body of `$train` or `$predict`.
+    fn launcher<T: Serialize + 'static>(
+        &self,
+        kind: &'static str,
+        permission: Permission,
+        read: fn(&Node<'_>, &mut Frames) -> Option<T>,
+    ) -> Launcher {
+        let it = self.clone();
+        Launcher {
+            kind,
+            permission,
+            check: Arc::new(move |input| read_launch(input, read).map(drop)),
+            launch: Arc::new(move |conn, scope, launch| {
+                let it = it.clone();
+                async move {
+                    let Launch { input, unique, owner, label } = launch;
+                    let input = serde_json::to_vec(&read_launch(&input, read)?)?;
+                    let artifact = Some(ArtifactId::new(&it.0.clock).0);
+                    let new = NewJob {
+                        artifact,
+                        owner: Some(owner),
+                        unique,
+                        wishes: Wishes { label: Some(label), ..Wishes::default() },
+                        ..NewJob::new(JobId::new(&it.0.clock), kind, input)
+                    };
+                    Ok(it.0.jobs.submit(conn, scope, new).await?.job.0)
+                }
+                .boxed()
+            }),
+        }
+    }
+
     async fn submit(
         &self,
-        scope: &modelyard_kernel::Scope,
-        kind: &'static str,
-        word: &str,
+        asked: Asked<'_>,
         size: usize,
         request: impl Serialize + Send + 'static,
     ) -> Result<Submitted> {
         let inner = &self.0;
+        let Asked { scope, owner, kind, word, wishes } = asked;
         let artifact_id = ArtifactId::new(&inner.clock);
         let id = JobId::new(&inner.clock);
         let input = compute_sized(size, move || serde_json::to_vec(&request)).await??;
-        let new = NewJob { id, kind, input, artifact: Some(artifact_id.0) };
-        inner.jobs.submit(&mut inner.db.conn().await?, scope, new).await?;
-        inner.jobs.wake();
+        let new = NewJob {
+            artifact: Some(artifact_id.0),
+            owner: Some(owner.to_owned()),
+            wishes,
+            ..NewJob::new(id, kind, input)
+        };
+        let submitted = inner.jobs.add(scope, new).await?;
+        let (id, artifact) = (submitted.job, submitted.artifact.map(ArtifactId));
         let message = format!("{word} job submitted. Job ID: {id}");
-        Ok(Submitted { job_id: id.0, artifact_id, message })
+        Ok(Submitted { job_id: id.0, artifact_id: artifact.unwrap_or(artifact_id), message })
     }
 
     /// A workspace for one run.
@@ -226,10 +285,47 @@ impl Ml {
         .await
     }
 
+    /// What a script printed before it failed, and the failure that the job ends with. `Err` when
+    /// there is nothing to look at, or when the job is tried again.
+    fn failure(
+        &self,
+        error: RunError,
+        assignment: &Assignment,
+    ) -> Result<(ScriptOutput, Failed), Failed> {
+        let output = error.output().cloned();
+        let Some(output) = output.filter(|_| !assignment.cancel.is_cancelled()) else {
+            return Err(error.into());
+        };
+        let artifact = promised(assignment)?;
+        let told = script_failed(&error, artifact.0);
+        let failed = Failed::from(error);
+        if failed.verdict == Verdict::Transient && !assignment.is_last {
+            return Err(failed);
+        }
+        Ok((output, told))
+    }
+
     async fn config(&self, caller: &Caller, id: ConfigId) -> Result<Config, Failed> {
         let found = self.0.configs.find(caller, id).await?;
         found.ok_or_else(|| gone(id))
     }
+}
+
+/// Reads what was written down in a schedule.
+fn read_launch<T>(input: &Value, read: fn(&Node<'_>, &mut Frames) -> Option<T>) -> Result<T> {
+    let report = Report::new();
+    let request = read(&Node::at(&["body", "input"], input, &report), &mut Frames::default());
+    report.finish().map_err(Failure::violations)?;
+    request.ok_or_else(|| Failure::internal("an input was refused without a violation"))
+}
+
+/// Who asks for what kind of job.
+struct Asked<'a> {
+    scope: &'a Scope,
+    owner: &'a str,
+    kind: &'static str,
+    word: &'static str,
+    wishes: Wishes,
 }
 
 /// A config was removed between the request and its job.

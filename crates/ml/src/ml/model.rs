@@ -1,5 +1,7 @@
 //! What is asked of a model, and what is kept of its work. No I/O in this file.
 
+use std::borrow::Cow;
+
 use modelyard_kernel::form::{Node, Object, shorten};
 use modelyard_kernel::{Time, Ulid};
 use modelyard_run::artifact::{ArtifactId, Hierarchy};
@@ -207,9 +209,9 @@ pub(super) fn error(code: &str, message: String, field: &str) -> Diagnostic {
 }
 
 /// What is kept of a run, in an artifact's `metadata`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Metadata {
-    pub(super) status: &'static str,
+    pub(super) status: Cow<'static, str>,
     pub(super) config_id: ConfigId,
     pub(super) started_at: String,
     pub(super) completed_at: String,
@@ -223,7 +225,7 @@ impl Metadata {
     pub(super) fn new(config_id: ConfigId, started: Time, completed: Time) -> Self {
         let seconds = completed.since(started).as_secs_f64();
         Self {
-            status: "success",
+            status: Cow::Borrowed("success"),
             config_id,
             started_at: started.to_offset(),
             completed_at: completed.to_offset(),
@@ -243,8 +245,13 @@ impl Metadata {
         self
     }
 
+    /// What is kept beside a prediction itself; its files have the rest.
+    pub(super) fn without_script(&self) -> Self {
+        Self { exit_code: None, stdout: None, stderr: None, ..self.clone() }
+    }
+
     pub(super) fn failed(mut self) -> Self {
-        self.status = "failed";
+        self.status = Cow::Borrowed("failed");
         self
     }
 

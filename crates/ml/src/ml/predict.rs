@@ -1,21 +1,26 @@
 //! The job of a prediction.
 
 use std::io::{self, Cursor};
+use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
+use modelyard_flow::job::Context;
 use modelyard_kernel::background::{compute, compute_sized};
+use modelyard_kernel::blobs::Stored;
 use modelyard_kernel::{Assignment, Caller, Failed, Failure};
-use modelyard_run::artifact::{self, ArtifactId, Content, Draft, NewContent, Rendered};
+use modelyard_run::artifact::{self, ArtifactId, Content, Draft, Rendered};
 use modelyard_run::config::{Config, ConfigId};
+use modelyard_run::frame::Frame;
 use modelyard_run::publish::Publication;
 use modelyard_run::runner::{PredictInput, Predicted, Run, RunError};
 use serde_json::{Map, Value};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
+use super::collect::{Harvest, archive_content, frame_content};
 use super::horizon::Horizon;
 use super::model::{Metadata, PREDICTED, PREDICTION_FILES, PredictRequest, TRAINED};
-use super::publish::frame_content;
-use super::{Ml, PREDICT, gone, json_size, promised, read_input, script_failed};
+use super::{Ml, PREDICT, gone, json_size, promised, read_input};
 
 /// An archive up to this size needs no file on its way from the store to the workspace.
 const IN_MEMORY: u64 = 4 << 20;
@@ -82,7 +87,35 @@ impl Ml {
 
     pub(super) async fn do_predict(&self, mut assignment: Assignment) -> Result<(), Failed> {
         let id = promised(&assignment)?;
+        let context = self.0.jobs.context(&assignment)?;
         let request: PredictRequest = read_input(&mut assignment).await?;
+        let parent = request.artifact_id;
+        let harvest = match self.collected(&context, &assignment).await? {
+            Some(harvest) => harvest,
+            None => self.predict_anew(&context, &assignment, request).await?,
+        };
+        let Harvest { metadata, failed, archive, predictions } = harvest;
+        let drafts = match predictions {
+            None => vec![self.files(Some(id), parent, &metadata, archive).await?],
+            // A prediction, and its files below it.
+            Some(predictions) => {
+                let kind = "application/vnd.chapkit.dataframe+json";
+                let data = metadata.without_script().data(PREDICTED, kind, None);
+                let content = frame_content(predictions)?;
+                let prediction = self.draft(Some(id), Some(parent), data, content).await?;
+                vec![prediction, self.files(None, id, &metadata, archive).await?]
+            }
+        };
+        let publication = Publication { drafts, link: None, failed };
+        Ok(self.0.publisher.publish(&assignment, PREDICT, publication).await?)
+    }
+
+    async fn predict_anew(
+        &self,
+        context: &Context,
+        assignment: &Assignment,
+        request: PredictRequest,
+    ) -> Result<Harvest, Failed> {
         let training = self.training(&assignment.caller, request.artifact_id).await?;
         let mut training = training.map_err(|it| refuse(&it, request.artifact_id))?;
         let config = training.config.take().ok_or_else(|| gone(training.config_id))?;
@@ -92,41 +125,55 @@ impl Ml {
         let (historic, future) = (self.adapt(historic).await?, self.adapt(future).await?);
         let input = PredictInput { config: values, historic, future, geo };
         let run = self.run("predict", assignment.cancel.clone()).await?;
-        self.predict_in(run, &assignment, id, &training, input).await
+        self.predict_in(run, context, assignment, &training, input).await
     }
 
-    /// Predicts in a workspace and publishes what came of it, also when the script failed.
+    /// Predicts in a workspace and collects what came of it, also when the script failed.
     async fn predict_in(
         &self,
         run: Run,
+        context: &Context,
         assignment: &Assignment,
-        id: ArtifactId,
         training: &Training,
         input: PredictInput,
-    ) -> Result<(), Failed> {
+    ) -> Result<Harvest, Failed> {
         let started = self.0.clock.now();
         let predicted = match self.unpack(&run, training).await {
             Ok(()) => self.0.model.runner.predict(&run, input).await,
             Err(error) => Err(error),
         };
         let metadata = Metadata::new(training.config_id, started, self.0.clock.now());
-        let parent = training.id;
-        let (drafts, failed) = match predicted {
-            Ok(predicted) => {
-                (self.results(assignment, run, id, parent, &metadata, predicted).await?, None)
+        let (metadata, predictions, failed) = match predicted {
+            Ok(Predicted { predictions, script }) => {
+                let json = self.frame_json(predictions).await?;
+                let predictions = self.predictions(json).await?;
+                (metadata.with_script(script.as_ref()), Some(predictions), None)
             }
-            Err(error) if error.output().is_some() && !assignment.cancel.is_cancelled() => {
-                let metadata = metadata.failed().with_script(error.output());
-                let files = self.files(assignment, run, Some(id), parent, &metadata).await?;
-                (vec![files], Some(script_failed(&error, id.0)))
-            }
-            Err(error) => {
-                run.workspace.remove().await;
-                return Err(error.into());
-            }
+            Err(error) => match self.failure(error, assignment) {
+                Ok((output, failed)) => {
+                    (metadata.failed().with_script(Some(&output)), None, Some(failed))
+                }
+                Err(failed) => {
+                    run.workspace.remove().await;
+                    return Err(failed);
+                }
+            },
         };
-        let publication = Publication { drafts, link: None, failed };
-        Ok(self.0.publisher.publish(assignment, PREDICT, publication).await?)
+        let archive = Arc::new(self.archive(assignment, run).await?);
+        let harvest = Harvest { metadata, failed, archive, predictions };
+        self.collect(context, &harvest, started).await?;
+        Ok(harvest)
+    }
+
+    async fn frame_json(&self, mut predictions: Frame) -> Result<Bytes, Failed> {
+        let covariates = self.info().required_covariates.clone();
+        let json = compute_sized(json_size(&predictions), move || {
+            if predictions.schema.is_none() {
+                predictions.schema = Some(predictions.infer_schema(&covariates));
+            }
+            serde_json::to_vec(&predictions)
+        });
+        Ok(json.await?.map_err(Failure::from)?.into())
     }
 
     fn values(
@@ -144,44 +191,17 @@ impl Ml {
         Ok(values)
     }
 
-    /// A prediction, and its files below it.
-    async fn results(
-        &self,
-        assignment: &Assignment,
-        run: Run,
-        id: ArtifactId,
-        training: ArtifactId,
-        metadata: &Metadata,
-        predicted: Predicted,
-    ) -> Result<Vec<Draft>, Failed> {
-        let Predicted { mut predictions, script } = predicted;
-        let covariates = self.info().required_covariates.clone();
-        let content = compute_sized(json_size(&predictions), move || {
-            if predictions.schema.is_none() {
-                predictions.schema = Some(predictions.infer_schema(&covariates));
-            }
-            frame_content(&predictions)
-        });
-        let content = content.await??;
-        let data = metadata.data(PREDICTED, "application/vnd.chapkit.dataframe+json", None);
-        let prediction = self.draft(Some(id), Some(training), data, content).await?;
-        let metadata = metadata.clone().with_script(script.as_ref());
-        Ok(vec![prediction, self.files(assignment, run, None, id, &metadata).await?])
-    }
-
     /// The workspace of a prediction.
     async fn files(
         &self,
-        assignment: &Assignment,
-        run: Run,
         id: Option<ArtifactId>,
         parent: ArtifactId,
         metadata: &Metadata,
+        archive: Arc<Stored>,
     ) -> Result<Draft, Failed> {
-        let stored = self.archive(assignment, run).await?;
-        let size = Some(stored.blob().size_bytes);
+        let size = Some(archive.blob().size_bytes);
         let data = metadata.data(PREDICTION_FILES, "application/zip", size);
-        Ok(self.draft(id, Some(parent), data, NewContent::Stored(stored)).await?)
+        Ok(self.draft(id, Some(parent), data, archive_content(archive)?).await?)
     }
 
     /// Puts the files of a training into a workspace.

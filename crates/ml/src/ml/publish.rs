@@ -1,6 +1,5 @@
 //! From a workspace to artifacts.
 
-use bytes::Bytes;
 use modelyard_kernel::blobs::Stored;
 use modelyard_kernel::{Assignment, Failed, Result};
 use modelyard_run::artifact::{ArtifactId, Draft, NewArtifact, NewContent, WRITE};
@@ -52,9 +51,4 @@ impl Ml {
         let new = NewArtifact { id, tags: None, data, parent: Some(parent) };
         self.0.artifacts.draft(new, Some(content)).await
     }
-}
-
-/// A frame as content.
-pub(super) fn frame_content(frame: &modelyard_run::frame::Frame) -> Result<NewContent> {
-    Ok(NewContent::Frame(Bytes::from(serde_json::to_vec(frame)?)))
 }

@@ -1,10 +1,12 @@
 //! Where settings come from.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use modelyard_flow::job::Workers;
 use modelyard_ml::project::units;
 use tracing_subscriber::EnvFilter;
 use url::Url;
@@ -374,6 +376,43 @@ impl Reader<'_> {
         units::size(&self.text(key)).unwrap_or_else(|| self.wrong(key, units::SIZE))
     }
 
+    /// `train=1, predict=4`.
+    fn queues(&self) -> BTreeMap<String, usize> {
+        let text = self.text("jobs.queues");
+        let parts = text.split(',').map(str::trim).filter(|it| !it.is_empty());
+        let read = parts.map(|it| {
+            let (name, most) = it.split_once('=')?;
+            let most = most.trim().parse().ok().filter(|it| *it > 0)?;
+            Some((name.trim().to_owned(), most))
+        });
+        read.collect::<Option<_>>().unwrap_or_else(|| {
+            self.wrong(
+                "jobs.queues",
+                "names of queues and numbers from 1, such as `train=1, task=4`",
+            )
+        })
+    }
+
+    /// `all`, `none`, or names of queues.
+    fn workers(&self) -> Workers {
+        match self.text("jobs.workers").trim() {
+            "all" => Workers::All,
+            "none" => Workers::None,
+            names => {
+                let names: Vec<String> = names
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|it| !it.is_empty())
+                    .map(ToOwned::to_owned)
+                    .collect();
+                if names.is_empty() {
+                    return self.wrong("jobs.workers", "`all`, `none`, or names of queues");
+                }
+                Workers::Queues(names)
+            }
+        }
+    }
+
     /// Keys of the setting and of the file.
     fn auth(&self) -> Result<Auth, SettingsError> {
         let (list, origin) = self
@@ -433,7 +472,12 @@ fn build(mut layers: Layers, mut problems: Vec<SettingsError>) -> Result<Setting
         blobs: BlobStore { url: it.text("blobs.url"), options: layers.free() },
         jobs: Jobs {
             concurrency: it.number("jobs.concurrency", 1),
+            total: it.number("jobs.total", 0),
+            queues: it.queues(),
+            workers: it.workers(),
             max_pending: it.number("jobs.max_pending", 1),
+            max_pending_bytes: it.size("jobs.max_pending_bytes"),
+            retention: it.duration("jobs.retention"),
             drain: it.duration("jobs.drain"),
         },
         tasks: Tasks { shell: it.flag("tasks.shell") },

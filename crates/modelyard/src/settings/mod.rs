@@ -11,9 +11,11 @@ mod merge;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use modelyard_flow::job::Workers;
 use modelyard_kernel::db;
 
 use crate::http::Limits;
@@ -92,8 +94,31 @@ pub struct BlobStore {
 #[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
 pub struct Jobs {
     pub concurrency: usize,
+    pub total: usize,
+    pub queues: BTreeMap<String, usize>,
+    pub workers: Workers,
     pub max_pending: i64,
+    pub max_pending_bytes: u64,
+    pub retention: Duration,
     pub drain: Duration,
+}
+
+impl Jobs {
+    /// The same for the engine.
+    pub fn options(&self) -> modelyard_flow::job::Options {
+        let Self { concurrency, total, max_pending, max_pending_bytes, retention, drain, .. } =
+            *self;
+        modelyard_flow::job::Options {
+            workers: self.workers.clone(),
+            concurrency,
+            total,
+            queues: self.queues.clone(),
+            max_pending,
+            max_pending_bytes: i64::try_from(max_pending_bytes).unwrap_or(i64::MAX),
+            drain,
+            retention,
+        }
+    }
 }
 
 /// Stored commands and functions.

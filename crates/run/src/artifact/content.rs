@@ -73,6 +73,8 @@ pub enum NewContent {
     Frame(Bytes),
     /// Bytes that are stored already.
     Stored(Stored),
+    /// A data frame of ours whose JSON is stored already.
+    StoredFrame(Stored),
 }
 
 /// Content that is ready for its row.
@@ -92,6 +94,13 @@ impl Prepared {
             Some(NewContent::Stored(stored)) => {
                 return Ok(Self {
                     form: Some(ContentForm::Bytes),
+                    stored: Some(stored),
+                    ..Self::default()
+                });
+            }
+            Some(NewContent::StoredFrame(stored)) => {
+                return Ok(Self {
+                    form: Some(ContentForm::Frame),
                     stored: Some(stored),
                     ..Self::default()
                 });

@@ -1,9 +1,10 @@
 //! `/api/v1/tasks`. Takes requests apart, calls [`Tasks`], puts answers together.
 
-use axum::body::HttpBody;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRequest, OriginalUri, Path, RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
+use modelyard_flow::job::{Asking, AskingParams};
 use modelyard_kernel::bulk::{Bulk, BulkIn, Outcomes};
 use modelyard_kernel::list::{Direction, Field, FieldKind, Fields, ListQuery};
 use modelyard_kernel::reply::{self, Conditions, Place};
@@ -203,20 +204,28 @@ async fn delete_task(
 /// As a job, whose artifact has what the command printed or the function returned. The body may be
 /// left out.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/$execute", tag = "tasks",
-    params(("id" = String, Path)), request_body = Option<ExecutionIn>,
+    params(
+        ("id" = String, Path),
+        ("Idempotency-Key" = Option<String>, Header, description = "the client's name for this request: sent again, it asks for no second job"),
+        AskingParams,
+    ), request_body = Option<ExecutionIn>,
     responses((status = 202, body = Submitted)))]
 async fn execute_task(
     State(tasks): State<Tasks>,
     caller: Caller,
     Path(id): Path<String>,
+    asking: Asking,
     request: Request,
 ) -> Result<Response> {
     caller.permit(EXECUTE)?;
-    let execution = if request.body().is_end_stream() {
-        NewExecution::default()
+    let (id, what) = (TaskId::read(&id)?, format!("task.execute {id}"));
+    let (execution, wishes) = if request.body().is_end_stream() {
+        (NewExecution::default(), asking.wishes(&what, Bytes::new()).await?)
     } else {
-        LargeBody::from_request(request, &()).await?.read_values(NewExecution::read).await?
+        let body = LargeBody::from_request(request, &()).await?;
+        let raw = body.raw();
+        (body.read_values(NewExecution::read).await?, asking.wishes(&what, raw).await?)
     };
-    let submitted = tasks.execute(&caller, TaskId::read(&id)?, execution).await?;
+    let submitted = tasks.execute(&caller, id, execution, wishes).await?;
     Ok((StatusCode::ACCEPTED, axum::Json(submitted)).into_response())
 }

@@ -22,15 +22,18 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use modelyard_flow::job::{JobId, Jobs, NewJob};
+use modelyard_flow::job::{JobId, Jobs, NewJob, Wishes};
 use modelyard_kernel::bulk::{Applied, Bulk, Changed, Done, Operation};
 use modelyard_kernel::db::Json;
+use modelyard_kernel::form::{Node, Report};
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
-    Assignment, Caller, Clock, Conn, Db, Failure, Kind, Part, Permission, Policy, Result, Scope,
-    Work,
+    Assignment, Caller, Clock, Conn, Db, Failure, Kind, Launch, Launcher, Part, Permission, Policy,
+    Result, Scope, Ulid, Work,
 };
+
+use serde_json::Value;
 
 use crate::artifact::{Access, ArtifactId, Artifacts};
 use crate::publish::Publisher;
@@ -114,6 +117,7 @@ impl Tasks {
         Part {
             name: "tasks",
             routes: http::routes(self.clone(), access),
+            launchers: vec![self.launcher()],
             work: vec![Work {
                 kind: EXECUTE_JOB,
                 queue: "task",
@@ -260,31 +264,62 @@ impl Tasks {
         caller: &Caller,
         id: TaskId,
         execution: NewExecution,
+        wishes: Wishes,
     ) -> Result<Submitted> {
         let scope = caller.permit(EXECUTE)?.clone();
+        let owner = caller.subject().to_owned();
         let NewExecution { parameters } = execution;
-        let job = JobId::new(&self.0.clock);
-        let artifact = ArtifactId::new(&self.0.clock);
+        let execution = Execution { task_id: id, parameters };
         let it = self.clone();
         let submit = self.0.db.transaction(move |conn| {
             async move {
-                let task = it.ready(conn, &scope, id).await?;
-                let has_parameters = parameters.as_ref().is_some_and(|it| !it.is_empty());
-                if has_parameters && task.task_type == TaskType::Shell {
-                    return Err(Failure::bad_request(
-                        "parameters_unused",
-                        format!("Task {id} is a shell command, which takes no parameters"),
-                    ));
-                }
-                let input = serde_json::to_vec(&Execution { task_id: id, parameters })?;
-                let new = NewJob { id: job, kind: EXECUTE_JOB, input, artifact: Some(artifact.0) };
+                let new = it.job(conn, &scope, execution).await?;
+                let new = NewJob { owner: Some(owner), wishes, ..new };
                 it.0.jobs.submit(conn, &scope, new).await
             }
             .boxed()
         });
-        submit.await?;
-        self.0.jobs.wake();
-        Ok(Submitted::new(job.0))
+        let submitted = submit.await?;
+        self.0.jobs.wake(&submitted);
+        Ok(Submitted::new(submitted.job.0))
+    }
+
+    /// The job of an execution, if that may be.
+    async fn job(&self, conn: &mut Conn, scope: &Scope, execution: Execution) -> Result<NewJob> {
+        let id = execution.task_id;
+        let task = self.ready(conn, scope, id).await?;
+        let has_parameters = execution.parameters.as_ref().is_some_and(|it| !it.is_empty());
+        if has_parameters && task.task_type == TaskType::Shell {
+            return Err(Failure::bad_request(
+                "parameters_unused",
+                format!("Task {id} is a shell command, which takes no parameters"),
+            ));
+        }
+        let input = serde_json::to_vec(&execution)?;
+        let artifact = Some(ArtifactId::new(&self.0.clock).0);
+        Ok(NewJob { artifact, ..NewJob::new(JobId::new(&self.0.clock), EXECUTE_JOB, input) })
+    }
+
+    /// How a schedule executes a task: its input is `{"task_id": …, "parameters": {…}}`.
+    fn launcher(&self) -> Launcher {
+        let it = self.clone();
+        Launcher {
+            kind: EXECUTE_JOB,
+            permission: EXECUTE,
+            check: Arc::new(|input| read_execution(input).map(drop)),
+            launch: Arc::new(move |conn, scope, launch| {
+                let it = it.clone();
+                async move { it.launch(conn, scope, launch).await }.boxed()
+            }),
+        }
+    }
+
+    async fn launch(&self, conn: &mut Conn, scope: &Scope, launch: Launch) -> Result<Ulid> {
+        let Launch { input, unique, owner, label } = launch;
+        let new = self.job(conn, scope, read_execution(&input)?).await?;
+        let wishes = Wishes { label: Some(label), ..Wishes::default() };
+        let new = NewJob { owner: Some(owner), unique, wishes, ..new };
+        Ok(self.0.jobs.submit(conn, scope, new).await?.job.0)
     }
 
     /// A task that may be executed now.
@@ -311,6 +346,13 @@ impl Tasks {
             _ => Ok(()),
         }
     }
+}
+
+fn read_execution(input: &Value) -> Result<Execution> {
+    let report = Report::new();
+    let execution = Execution::read(Node::at(&["body", "input"], input, &report));
+    report.finish().map_err(Failure::violations)?;
+    execution.ok_or_else(|| Failure::internal("an input was refused without a violation"))
 }
 
 async fn remove(conn: &mut Conn, scope: &Scope, id: TaskId, conditions: &Conditions) -> Result<()> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ::http::{Method, Request, Response};
 use axum::body::Body;
 use axum::{Extension, Router};
-use modelyard_flow::job::{Job, JobId, JobStatus, Options};
+use modelyard_flow::job::{Engine, Job, JobId, JobStatus, Options};
 use modelyard_kernel::failure::Unrendered;
 use modelyard_kernel::{Background, Blobs, Grants, Ulid};
 use modelyard_testkit::{SERVICE, TENANT, TestDatabase, on_both_databases, test_caller};
@@ -49,6 +49,7 @@ impl Default for Setup {
 /// The slice as the assembly puts it together.
 struct Server {
     router: Router,
+    engine: Engine,
     jobs: Jobs,
     artifacts: Artifacts,
     work: Vec<Work>,
@@ -82,14 +83,9 @@ impl Server {
         let blobs = Blobs::directory(&database.dir().join("blobs"), clock.clone()).unwrap();
         let hierarchy = Hierarchy::new("test", &[]);
         let artifacts = Artifacts::new(db.clone(), clock.clone(), blobs, hierarchy);
-        let jobs = Jobs::new(
-            db.clone(),
-            clock.clone(),
-            Background::default(),
-            "node".to_owned(),
-            Options::default(),
-            test_caller(),
-        );
+        let (background, node) = (Background::default(), "node".to_owned());
+        let engine = Engine::new(db.clone(), clock.clone(), background, node, Options::default());
+        let jobs = engine.jobs(test_caller());
         let work_root = database.dir().join("work");
         let schema = ConfigSchema::new("Test");
         let configs = Configs::new(db.clone(), clock.clone(), artifacts.clone(), schema);
@@ -106,7 +102,7 @@ impl Server {
         let Part { routes, work, .. } = tasks.part(Access::Full);
         let (router, _) = routes.split_for_parts();
         let caller = Caller::new("somebody", TENANT, SERVICE, grants);
-        Self { router: router.layer(Extension(caller)), jobs, artifacts, work }
+        Self { router: router.layer(Extension(caller)), engine, jobs, artifacts, work }
     }
 
     async fn started(database: &TestDatabase, setup: Setup) -> Self {
@@ -116,7 +112,8 @@ impl Server {
     }
 
     async fn start(&self) {
-        self.jobs.start(self.work.clone()).await.unwrap();
+        self.engine.serve(SERVICE, self.work.clone());
+        self.engine.start().await.unwrap();
     }
 
     async fn send(&self, request: Request<Body>) -> (u16, Value) {

@@ -1,10 +1,11 @@
 //! The job of an execution.
 
-use modelyard_kernel::{Assignment, Failed, Failure, Kind};
+use modelyard_kernel::form::Node;
+use modelyard_kernel::{Assignment, Failed, Failure, Kind, Ulid};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::model::{Captured, Task, TaskId, TaskType};
+use super::model::{Captured, NewExecution, Task, TaskId, TaskType};
 use super::{EXECUTE, Tasks};
 use crate::artifact::{ArtifactId, NewArtifact};
 use crate::publish::Publication;
@@ -16,6 +17,17 @@ pub(super) struct Execution {
     pub(super) task_id: TaskId,
     /// Put over the parameters of the task.
     pub(super) parameters: Option<Map<String, Value>>,
+}
+
+impl Execution {
+    /// Reads what was written down in a schedule.
+    pub(super) fn read(node: Node<'_>) -> Option<Self> {
+        let object = node.object()?;
+        let task_id = object.required("task_id").and_then(|it| it.ulid());
+        let task_id = task_id.and_then(|it| Ulid::read(&it)).map(TaskId);
+        let NewExecution { parameters } = NewExecution::read(node)?;
+        Some(Self { task_id: task_id?, parameters })
+    }
 }
 
 /// What came of a task, and the failure of the job when it did not come to its end.

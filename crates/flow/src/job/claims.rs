@@ -1,0 +1,216 @@
+//! Who does what: statements of the machinery, which does the work of every tenant. They have no
+//! scope; each row that they give names its own.
+
+use std::time::Duration;
+
+use modelyard_kernel::db::{Conn, Db, Dialect, Json, Result, query};
+use modelyard_kernel::{Failure, Time, columns};
+
+use super::model::{Claimed, Hold, JobId, Lane};
+
+use futures_util::FutureExt;
+
+/// A lane in which jobs wait.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) tenant_id: String,
+    pub(super) service_id: String,
+    pub(super) queue: String,
+    /// How many of them are due.
+    pub(super) due: i64,
+    /// When the first of the others is.
+    pub(super) next_at: Option<Time>,
+}
+
+columns!(Waiting: tenant_id, service_id, queue, due, next_at);
+
+/// The lanes in which jobs wait, paused ones left out.
+pub(super) async fn survey(conn: &mut Conn, now: Time) -> Result<Vec<Waiting>> {
+    query(
+        "SELECT tenant_id, service_id, queue,
+             COUNT(CASE WHEN run_at <= $1 THEN 1 END) AS due,
+             MIN(CASE WHEN run_at > $1 THEN run_at END) AS next_at
+         FROM jobs
+         WHERE status = 'pending' AND NOT EXISTS (
+             SELECT 1 FROM paused_queues WHERE paused_queues.tenant_id = jobs.tenant_id
+                 AND paused_queues.service_id = jobs.service_id
+                 AND paused_queues.queue = jobs.queue)
+         GROUP BY tenant_id, service_id, queue",
+    )
+    .bind(now)
+    .fetch_all(conn)
+    .await
+}
+
+/// Takes up to `most` jobs of a lane: of those that are due the ones of the highest priority, and of
+/// those the ones that are due longest.
+pub(super) async fn claim(
+    conn: &mut Conn,
+    lane: &Lane,
+    node: &str,
+    most: usize,
+    now: Time,
+) -> Result<Vec<Claimed>> {
+    // Nodes that claim at the same moment pass over each other's rows.
+    let skip = if conn.dialect() == Dialect::Sqlite { "" } else { " FOR UPDATE SKIP LOCKED" };
+    query(format!(
+        "WITH due AS (
+             SELECT id FROM jobs
+             WHERE tenant_id = $1 AND service_id = $2 AND queue = $3 AND status = 'pending'
+                 AND run_at <= $4 AND NOT EXISTS (
+                     SELECT 1 FROM paused_queues
+                     WHERE tenant_id = $1 AND service_id = $2 AND queue = $3)
+             ORDER BY priority DESC, run_at, id LIMIT $6{skip})
+         UPDATE jobs SET status = 'running', started_at = $4, node = $5, token = token + 1,
+             attempt = attempt + 1, revision = revision + 1
+         WHERE tenant_id = $1 AND service_id = $2 AND id IN (SELECT id FROM due)
+         RETURNING {}",
+        Claimed::COLUMNS
+    ))
+    .bind(&*lane.tenant)
+    .bind(&*lane.service)
+    .bind(&*lane.queue)
+    .bind(now)
+    .bind(node)
+    .bind(i64::try_from(most).unwrap_or(i64::MAX))
+    .fetch_all(conn)
+    .await
+}
+
+/// Puts back what this node was doing when it died. Returns how many jobs that is.
+pub(super) async fn requeue_own(conn: &mut Conn, node: &str) -> Result<u64> {
+    query(
+        "UPDATE jobs SET status = 'pending', started_at = NULL, node = NULL, lost = lost + 1,
+             revision = revision + 1
+         WHERE node = $1 AND status = 'running'",
+    )
+    .bind(node)
+    .execute(conn)
+    .await
+}
+
+/// What a beat is to do, and for whom.
+#[derive(Clone, Debug)]
+pub(super) struct Beat {
+    pub(super) node: String,
+    /// How long the others may count on this node from now on; `None` when it does nothing.
+    pub(super) lease: Option<Duration>,
+    /// Whether jobs of nodes that nobody can count on any more are put back.
+    pub(super) takes_over: bool,
+    pub(super) now: Time,
+}
+
+/// What a beat found.
+#[derive(Debug, Default)]
+pub(super) struct Beaten {
+    /// The jobs that are still this node's.
+    pub(super) own: Vec<Hold>,
+    /// How many were put back.
+    pub(super) taken_over: i64,
+}
+
+/// Says that this node lives, puts back the jobs of those that do not, and tells which jobs are this
+/// node's own. On PostgreSQL the time is the server's, so that no two clocks are compared.
+pub(super) async fn beat(db: &Db, beat: Beat) -> Result<Beaten, Failure> {
+    if db.dialect() == Dialect::Sqlite {
+        return db
+            .transaction(move |conn| async move { Ok(beat_sqlite(conn, &beat).await?) }.boxed())
+            .await;
+    }
+    let found: Vec<(Option<JobId>, Option<i64>, i64)> = query(
+        "WITH lives AS (
+             INSERT INTO nodes (id, lease_until)
+             SELECT $1, clock_timestamp() + $2::BIGINT * INTERVAL '1 millisecond' WHERE $2::BIGINT > 0
+             ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until),
+         taken AS (
+             UPDATE jobs SET status = 'pending', started_at = NULL, node = NULL, lost = lost + 1,
+                 revision = revision + 1
+             WHERE status = 'running' AND $3::BOOLEAN AND node <> $1 AND NOT EXISTS (
+                 SELECT 1 FROM nodes
+                 WHERE nodes.id = jobs.node AND nodes.lease_until >= clock_timestamp())
+             RETURNING id)
+         SELECT id, token, 0::BIGINT FROM jobs WHERE node = $1 AND status = 'running'
+         UNION ALL SELECT NULL, NULL, COUNT(*) FROM taken",
+    )
+    .bind(&beat.node)
+    .bind(beat.lease.map_or(0, millis))
+    .bind(beat.takes_over)
+    .fetch_all(&mut db.conn().await?)
+    .await?;
+    let mut beaten = Beaten::default();
+    for (job, token, taken_over) in found {
+        beaten.taken_over += taken_over;
+        beaten.own.extend(job.zip(token).map(|(job, token)| Hold { job, token }));
+    }
+    Ok(beaten)
+}
+
+async fn beat_sqlite(conn: &mut Conn, beat: &Beat) -> Result<Beaten> {
+    if let Some(lease) = beat.lease {
+        query(
+            "INSERT INTO nodes (id, lease_until) VALUES ($1, $2)
+             ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until",
+        )
+        .bind(&beat.node)
+        .bind(beat.now.after(lease))
+        .execute(conn)
+        .await?;
+    }
+    let mut beaten = Beaten::default();
+    if beat.takes_over {
+        let taken = query(
+            "UPDATE jobs SET status = 'pending', started_at = NULL, node = NULL, lost = lost + 1,
+                 revision = revision + 1
+             WHERE status = 'running' AND node <> $1 AND NOT EXISTS (
+                 SELECT 1 FROM nodes WHERE nodes.id = jobs.node AND nodes.lease_until >= $2)",
+        )
+        .bind(&beat.node)
+        .bind(beat.now)
+        .execute(conn)
+        .await?;
+        beaten.taken_over = i64::try_from(taken).unwrap_or(i64::MAX);
+    }
+    if beat.lease.is_some() {
+        let own: Vec<(JobId, i64)> =
+            query("SELECT id, token FROM jobs WHERE node = $1 AND status = 'running'")
+                .bind(&beat.node)
+                .fetch_all(conn)
+                .await?;
+        beaten.own = own.into_iter().map(|(job, token)| Hold { job, token }).collect();
+    }
+    Ok(beaten)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What may go: everything about jobs that ended before `ended`, names of requests from before
+/// `keys`, inputs that nobody refers to, and nodes that are long gone.
+pub(super) async fn expire(conn: &mut Conn, ended: Time, keys: Time, now: Time) -> Result<u64> {
+    query(
+        "DELETE FROM job_inputs WHERE created_at < $1 AND NOT EXISTS (
+             SELECT 1 FROM jobs WHERE jobs.tenant_id = job_inputs.tenant_id
+                 AND jobs.service_id = job_inputs.service_id AND jobs.id = job_inputs.job_id
+                 AND (jobs.dead_letter OR jobs.status IN ('pending', 'running')))",
+    )
+    .bind(keys)
+    .execute(conn)
+    .await?;
+    query("DELETE FROM job_keys WHERE created_at < $1").bind(keys).execute(conn).await?;
+    query("DELETE FROM nodes WHERE lease_until < $1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE node = nodes.id)")
+        .bind(now.before(Duration::from_secs(24 * 60 * 60)))
+        .execute(conn)
+        .await?;
+    // What steps came to is of no use after the end, and may be large.
+    query(
+        "UPDATE job_steps SET result = $1 WHERE CAST(result AS TEXT) <> 'null' AND EXISTS (
+             SELECT 1 FROM jobs WHERE jobs.tenant_id = job_steps.tenant_id
+                 AND jobs.service_id = job_steps.service_id AND jobs.id = job_steps.job_id
+                 AND jobs.finished_at IS NOT NULL)",
+    )
+    .bind(Json(()))
+    .execute(conn)
+    .await?;
+    query("DELETE FROM jobs WHERE finished_at < $1").bind(ended).execute(conn).await
+}

@@ -1,0 +1,468 @@
+//! What work can say and keep while it is done: steps, progress, lines of a log.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use modelyard_kernel::{
+    Clock, Conn, Failed, Failure, Kind, Progress, Result, Scope, Time, failpoint,
+};
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use super::engine::Machine;
+use super::model::{Hold, LogLine, Reported, storable};
+use super::{Jobs, journal, store};
+
+/// How often what was said is written down.
+const FLUSH: Duration = Duration::from_millis(400);
+/// Lines that wait to be written down; of more, the first go.
+const BUFFERED: usize = 2000;
+/// Characters of a line.
+const LINE: usize = 4096;
+/// Lines that the record itself shows.
+const TAIL: usize = 10;
+/// Characters of these lines.
+const TAIL_LINE: usize = 400;
+/// Characters of a message of progress.
+const MESSAGE: usize = 1000;
+/// Counters of progress.
+const COUNTERS: usize = 50;
+
+/// What shares the transaction of a step.
+pub type Also =
+    Arc<dyn for<'c> Fn(&'c mut Conn, &'c Scope) -> BoxFuture<'c, Result<()>> + Send + Sync>;
+
+/// A job as its work sees it.
+///
+/// Work that is written as steps goes on after a crash where it was: the result of each step is
+/// written down once, and a step that has one is not done again.
+#[derive(Debug)]
+pub struct Context {
+    jobs: Jobs,
+    scope: Scope,
+    hold: Hold,
+    attempt: i64,
+    cancel: CancellationToken,
+    reports: Arc<Reports>,
+    journal: OnceCell<HashMap<(String, String), Box<RawValue>>>,
+}
+
+impl Context {
+    pub(super) fn new(
+        jobs: Jobs,
+        scope: Scope,
+        hold: Hold,
+        attempt: i64,
+        cancel: CancellationToken,
+    ) -> Self {
+        let running = jobs.machine().running(hold.job).filter(|it| it.hold == hold);
+        let reports = running.map_or_else(Arc::default, |it| it.reports);
+        Self { jobs, scope, hold, attempt, cancel, reports, journal: OnceCell::new() }
+    }
+
+    /// Does a step, unless an earlier attempt has: then its result is given. `name` says which step
+    /// of the job it is, and stays the same from version to version.
+    ///
+    /// # Errors
+    /// Those of `work`; when somebody else does the job by now; when the result cannot be written
+    /// down.
+    pub async fn step<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        work: impl Future<Output = Result<T, Failed>> + Send,
+    ) -> Result<T, Failed> {
+        self.step_at(name, "", work).await
+    }
+
+    /// Does a step whose result is of use on this node only, such as files in a directory. On another
+    /// node it is done again.
+    ///
+    /// # Errors
+    /// As [`Context::step`].
+    pub async fn local_step<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        work: impl Future<Output = Result<T, Failed>> + Send,
+    ) -> Result<T, Failed> {
+        let node = self.jobs.machine().node.clone();
+        self.step_at(name, &node, work).await
+    }
+
+    async fn step_at<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        node: &str,
+        work: impl Future<Output = Result<T, Failed>> + Send,
+    ) -> Result<T, Failed> {
+        if let Some(result) = self.result(name, node).await? {
+            return Ok(result);
+        }
+        let started_at = self.clock().now();
+        let result = work.await?;
+        failpoint::reach("step.done");
+        self.write(name, node, &result, started_at, None).await?;
+        failpoint::reach("step.journaled");
+        Ok(result)
+    }
+
+    /// Writes down what a step came to that was done outside of [`Context::step`], and does `also` in
+    /// the same transaction.
+    ///
+    /// # Errors
+    /// As [`Context::step`], and those of `also`.
+    pub async fn finish_step<T: Serialize>(
+        &self,
+        name: &str,
+        result: &T,
+        started_at: Time,
+        also: Also,
+    ) -> Result<(), Failed> {
+        failpoint::reach("step.done");
+        self.write(name, "", result, started_at, Some(also)).await?;
+        failpoint::reach("step.journaled");
+        Ok(())
+    }
+
+    /// What a step of an earlier attempt came to.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn done<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Failed> {
+        self.result(name, "").await
+    }
+
+    /// The same for a local step, on this node.
+    ///
+    /// # Errors
+    /// As [`Context::done`].
+    pub async fn done_here<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Failed> {
+        self.result(name, &self.jobs.machine().node).await
+    }
+
+    async fn result<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        node: &str,
+    ) -> Result<Option<T>, Failed> {
+        if self.hold.token <= 1 {
+            return Ok(None);
+        }
+        let journal = self.journal.get_or_try_init(|| async {
+            let load = || async {
+                let mut conn = self.jobs.machine().db.conn().await?;
+                Ok(journal::steps(&mut conn, &self.scope, self.hold.job).await?)
+            };
+            let steps = patiently(self.jobs.machine(), &self.cancel, load).await?;
+            Ok::<_, Failed>(steps.into_iter().map(|it| ((it.name, it.node), it.result)).collect())
+        });
+        let key = (name.to_owned(), node.to_owned());
+        let Some(result) = journal.await?.get(&key) else { return Ok(None) };
+        serde_json::from_str(result.get()).map(Some).map_err(|_| {
+            Failed::new("RuntimeError", format!("what step `{name}` came to cannot be read"))
+        })
+    }
+
+    /// Writes down something that later attempts should know, over what was written under the same
+    /// name before; they find it by [`Context::done`].
+    ///
+    /// # Errors
+    /// When somebody else does the job by now, and when it cannot be written down.
+    pub async fn note<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Failed> {
+        let nothing: Also = Arc::new(|_, _| async { Ok(()) }.boxed());
+        self.note_with(name, value, nothing).await
+    }
+
+    /// The same, and does `also` in the same transaction.
+    ///
+    /// # Errors
+    /// As [`Context::note`], and those of `also`.
+    pub async fn note_with<T: Serialize>(
+        &self,
+        name: &str,
+        value: &T,
+        also: Also,
+    ) -> Result<(), Failed> {
+        let (now, also) = (self.clock().now(), Some(also));
+        self.write_over(name, "", value, now, also, true).await
+    }
+
+    async fn write<T: Serialize>(
+        &self,
+        name: &str,
+        node: &str,
+        result: &T,
+        started_at: Time,
+        also: Option<Also>,
+    ) -> Result<(), Failed> {
+        self.write_over(name, node, result, started_at, also, false).await
+    }
+
+    async fn write_over<T: Serialize>(
+        &self,
+        name: &str,
+        node: &str,
+        result: &T,
+        started_at: Time,
+        also: Option<Also>,
+        replaces: bool,
+    ) -> Result<(), Failed> {
+        let result = serde_json::value::to_raw_value(result).map_err(Failure::from)?;
+        let machine = self.jobs.machine();
+        let write = || {
+            let done = journal::Done {
+                name: name.to_owned(),
+                node: node.to_owned(),
+                result: result.clone(),
+                attempt: self.attempt,
+                started_at,
+                finished_at: machine.clock.now(),
+            };
+            let (scope, hold, also) = (self.scope.clone(), self.hold, also.clone());
+            machine.db.transaction(move |conn| {
+                async move {
+                    if !store::holds(conn, &scope, hold).await? {
+                        return Err(taken_away());
+                    }
+                    if let Some(also) = also {
+                        also(conn, &scope).await?;
+                    }
+                    Ok(journal::write(conn, &scope, hold.job, done, replaces).await?)
+                }
+                .boxed()
+            })
+        };
+        Ok(patiently(machine, &self.cancel, write).await?)
+    }
+
+    /// Lets the job rest until `time`: its place is free for others meanwhile. The first time this
+    /// gives an error, which the work must pass on; after `time` it gives nothing. `name` is that of
+    /// a step.
+    ///
+    /// # Errors
+    /// A suspension, until `time` has come.
+    pub async fn sleep_until(&self, name: &str, time: Time) -> Result<(), Failed> {
+        let until: Option<i64> = self.result(name, "").await?;
+        let time = until.map_or(time, Time::from_micros);
+        let now = self.clock().now();
+        if until.is_none() {
+            self.write(name, "", &time.micros(), now, None).await?;
+        }
+        if time <= now { Ok(()) } else { Err(Failed::suspended(time)) }
+    }
+
+    /// A name for what a step does to the world outside, the same in every attempt, for those who
+    /// can tell by it that they were asked before.
+    pub fn idempotency_key(&self, step: &str) -> String {
+        format!("{}-{step}", self.hold.job)
+    }
+
+    /// Says how far the work has come. What is said in quick succession is shown once.
+    pub fn progress(&self, progress: Progress) {
+        self.reports.progress(progress, self.clock().now());
+        self.flush_later();
+    }
+
+    /// Says a line, such as one that a script printed; `stream` is `stdout`, `stderr` or `system`.
+    pub fn log(&self, stream: &str, line: &str) {
+        self.reports.line(stream, line, self.clock().now());
+        self.flush_later();
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.jobs.machine().clock
+    }
+
+    /// Writes down what is said, as long as the job runs.
+    fn flush_later(&self) {
+        if !self.reports.begins_to_flush() {
+            return;
+        }
+        let (machine, reports) = (Arc::clone(&self.jobs.0.engine.0), Arc::clone(&self.reports));
+        let (scope, hold) = (self.scope.clone(), self.hold);
+        let background = machine.background.clone();
+        background.spawn(async move {
+            while machine.running(hold.job).is_some_and(|it| it.hold == hold) {
+                if let Err(failure) = flush(&machine, &scope, hold, &reports).await {
+                    tracing::debug!(%failure, job = %hold.job, "what a job says waits");
+                }
+                tokio::time::sleep(FLUSH).await;
+            }
+        });
+    }
+}
+
+pub(super) fn taken_away() -> Failure {
+    Failure::conflict("job_canceled", "the job was canceled, or is done by another process")
+}
+
+/// Does something to the database, and waits out an outage: what a job did for hours must not be lost
+/// for want of a moment.
+pub(super) async fn patiently<T, F: Future<Output = Result<T>>>(
+    machine: &Machine,
+    cancel: &CancellationToken,
+    mut work: impl FnMut() -> F,
+) -> Result<T> {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        match work().await {
+            Err(failure)
+                if failure.kind() == Kind::Unavailable
+                    && !cancel.is_cancelled()
+                    && !machine.background.stopping().is_cancelled() =>
+            {
+                tracing::warn!(%failure, "a job waits for the database");
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = cancel.cancelled() => return Err(failure),
+                }
+                pause = (pause * 2).min(Duration::from_secs(2));
+            }
+            done => return done,
+        }
+    }
+}
+
+/// What a job says, until it is written down.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    said: Mutex<Said>,
+    /// One flush at a time.
+    flushing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    lines: VecDeque<(Time, String, String)>,
+    dropped: usize,
+    tail: VecDeque<String>,
+    tail_is_new: bool,
+    progress: Option<Reported>,
+    /// The number of the next line, once known.
+    next: Option<i64>,
+    flushes: bool,
+}
+
+impl Reports {
+    fn progress(&self, mut progress: Progress, now: Time) {
+        progress.fraction =
+            progress.fraction.filter(|it| it.is_finite()).map(|it| it.clamp(0.0, 1.0));
+        progress.message = progress.message.map(|it| storable(&short(&it, MESSAGE)));
+        progress.counters = progress
+            .counters
+            .into_iter()
+            .filter(|it| it.1.is_finite())
+            .take(COUNTERS)
+            .map(|(name, value)| (storable(&short(&name, 100)), value))
+            .collect();
+        self.said.lock().progress = Some(Reported { progress, at: now.micros() });
+    }
+
+    fn line(&self, stream: &str, line: &str, now: Time) {
+        let line = storable(&short(line, LINE));
+        let mut said = self.said.lock();
+        said.tail.push_back(short(&line, TAIL_LINE));
+        if said.tail.len() > TAIL {
+            said.tail.pop_front();
+        }
+        said.tail_is_new = true;
+        said.lines.push_back((now, stream.to_owned(), line));
+        if said.lines.len() > BUFFERED {
+            said.lines.pop_front();
+            said.dropped += 1;
+        }
+    }
+
+    /// True once.
+    fn begins_to_flush(&self) -> bool {
+        !std::mem::replace(&mut self.said.lock().flushes, true)
+    }
+
+    fn is_empty(&self) -> bool {
+        let said = self.said.lock();
+        said.lines.is_empty() && said.progress.is_none() && !said.tail_is_new
+    }
+}
+
+fn short(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+/// Writes down what a job has said.
+pub(super) async fn flush(
+    machine: &Machine,
+    scope: &Scope,
+    hold: Hold,
+    reports: &Reports,
+) -> Result<()> {
+    let _one_at_a_time = reports.flushing.lock().await;
+    if reports.is_empty() {
+        return Ok(());
+    }
+    let (progress, tail, lines, next) = {
+        let mut said = reports.said.lock();
+        let tail = said.tail_is_new.then(|| said.tail.iter().cloned().collect::<Vec<_>>());
+        said.tail_is_new = false;
+        let dropped = std::mem::take(&mut said.dropped);
+        let mut lines: Vec<(Time, String, String)> = said.lines.drain(..).collect();
+        if let Some((at, ..)) = lines.first().filter(|_| dropped > 0) {
+            let note = format!("[... {dropped} lines left out ...]");
+            lines.insert(0, (*at, "system".to_owned(), note));
+        }
+        (said.progress.take(), tail, lines, said.next)
+    };
+    let (kept, again) = (scope.clone(), lines.clone());
+    let shown = progress.clone();
+    let written = machine.db.transaction(move |conn| {
+        async move {
+            if !journal::show(conn, &kept, hold, shown, tail).await? {
+                return Ok(None);
+            }
+            if lines.is_empty() {
+                return Ok(next);
+            }
+            let first = match next {
+                Some(next) => next,
+                None if hold.token <= 1 => 1,
+                None => journal::last_line(conn, &kept, hold.job).await? + 1,
+            };
+            let numbered: Vec<LogLine> = (first..)
+                .zip(lines)
+                .map(|(seq, (at, stream, text))| LogLine { seq, at: at.micros(), stream, text })
+                .collect();
+            let last = numbered.last().map_or(first, |it| it.seq);
+            journal::add_lines(conn, &kept, hold.job, numbered).await?;
+            Ok(Some(last + 1))
+        }
+        .boxed()
+    });
+    match written.await {
+        Ok(next) => {
+            reports.said.lock().next = next;
+            Ok(())
+        }
+        Err(failure) => {
+            // It is said once more; what was said since comes after it.
+            let mut said = reports.said.lock();
+            said.tail_is_new = true;
+            said.progress = said.progress.take().or(progress);
+            for line in again.into_iter().rev() {
+                said.lines.push_front(line);
+            }
+            while said.lines.len() > BUFFERED {
+                said.lines.pop_front();
+                said.dropped += 1;
+            }
+            Err(failure)
+        }
+    }
+}
