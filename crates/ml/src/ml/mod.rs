@@ -269,7 +269,7 @@ impl Ml {
         if runner.needs_directory() {
             return Run::begin(work_root, stage, cancel).await;
         }
-        Ok(Run { workspace: Workspace::in_memory(work_root), cancel })
+        Ok(Run::new(Workspace::in_memory(work_root), cancel))
     }
 
     /// A frame with the columns that the model wants under other names.

@@ -31,8 +31,27 @@ pub enum Archive {
 /// A link to a file of the workspace is stored as the content of that file. Other links and
 /// anything that is not a file or a directory are left out; a directory is stored if it is empty.
 pub fn write(files: &Path, scratch: &Path, limits: ArchiveLimits) -> Result<Archive, RunError> {
+    write_entries(files, WalkDir::new(files).min_depth(1), scratch, limits)
+}
+
+/// As [`write()`], but only one file or directory of those in `files`.
+pub fn write_entry(
+    files: &Path,
+    entry: &Path,
+    scratch: &Path,
+    limits: ArchiveLimits,
+) -> Result<Archive, RunError> {
+    write_entries(files, WalkDir::new(entry).follow_root_links(false), scratch, limits)
+}
+
+fn write_entries(
+    files: &Path,
+    entries: WalkDir,
+    scratch: &Path,
+    limits: ArchiveLimits,
+) -> Result<Archive, RunError> {
     let mut packer = Packer::new(scratch, limits);
-    for entry in WalkDir::new(files).min_depth(1).sort_by_file_name() {
+    for entry in entries.sort_by_file_name() {
         let entry = entry.map_err(|error| RunError::from(io::Error::from(error)))?;
         let Some(name) = entry.path().strip_prefix(files).ok().and_then(Path::to_str) else {
             tracing::warn!(file = %entry.path().display(), "left out a file whose name is not text");

@@ -43,12 +43,12 @@ impl Capture {
     }
 }
 
-/// Reads until the end of the stream. May be dropped at any time: what was read stays.
-pub async fn pump(mut stream: impl AsyncRead + Unpin, capture: &mut Capture) {
+/// Reads until the end of the stream. May be dropped at any time: what was read has been given.
+pub async fn pump(mut stream: impl AsyncRead + Unpin, mut give: impl FnMut(&[u8])) {
     let mut buffer = vec![0; 64 * 1024];
     // A read error on a pipe means that there is nothing more to come.
     while let Ok(length @ 1..) = stream.read(&mut buffer).await {
-        capture.push(&buffer[..length]);
+        give(&buffer[..length]);
     }
 }
 

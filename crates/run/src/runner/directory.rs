@@ -4,7 +4,9 @@
 //! ROOT/train-x7Kd2q/     what MODELYARD_WORKSPACE says in the script's environment
 //!   lock                 locked as long as the server that made it lives
 //!   process              the leader of the running script's process group
-//!   files/               what the script sees
+//!   progress             what the script tells while it runs
+//!   checkpoints/         what the next attempt can go on from
+//!   files/               what the script works with, and what becomes the artifact
 //! ```
 
 use std::{
@@ -18,7 +20,7 @@ use std::{
 use modelyard_kernel::background::on_a_thread;
 
 use super::{
-    Archive, ArchiveLimits, RunError, archive, blocking, copy,
+    Archive, ArchiveLimits, RunError, archive, blocking, checkpoint, copy,
     procfs::{Identity, kill_marked},
 };
 
@@ -76,6 +78,26 @@ impl Directory {
 
     pub fn process_file(&self) -> PathBuf {
         self.directory.join("process")
+    }
+
+    pub fn progress_file(&self) -> PathBuf {
+        self.directory.join("progress")
+    }
+
+    /// Made when it is needed.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.directory.join("checkpoints")
+    }
+
+    /// Puts a checkpoint where the script will look for it.
+    pub async fn restore<R: io::Read + io::Seek + Send + 'static>(
+        &self,
+        name: &str,
+        archive: R,
+        limits: ArchiveLimits,
+    ) -> Result<(), RunError> {
+        let (checkpoints, name) = (self.checkpoints(), name.to_owned());
+        blocking(move || checkpoint::restore(&checkpoints, &name, archive, limits)).await
     }
 
     /// Copies a project into the workspace, without what only its author needs: virtual

@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ConfigFormat, Diagnostic, PredictInput, Predicted, Run, RunError, Runner, TrainInput, Trained,
-    inputs, run_on_a_thread,
+    ConfigFormat, Diagnostic, PredictInput, Predicted, Reporter, Run, RunError, Runner, TrainInput,
+    Trained, inputs, run_on_a_thread,
 };
 use crate::frame::Frame;
 
@@ -29,6 +29,8 @@ pub struct TrainData {
     /// Triggered when nobody wants the result any more. Every `await` ends then by itself; code
     /// that computes for long between them should look from time to time.
     pub cancel: CancellationToken,
+    /// Tells how far the function has come.
+    pub report: Reporter,
 }
 
 /// What a prediction function gets. `future` has the rows to predict for, without the target.
@@ -40,6 +42,8 @@ pub struct PredictData {
     pub geo: Option<Value>,
     /// As in [`TrainData`].
     pub cancel: CancellationToken,
+    /// As in [`TrainData`].
+    pub report: Reporter,
 }
 
 /// A model in Rust. Write the methods as `async fn`; their futures need not be `Send`, because
@@ -206,10 +210,12 @@ impl<T: Model> Runner for ModelRunner<T> {
     }
 
     async fn train(&self, run: &Run, input: TrainInput) -> Result<Trained, RunError> {
+        let report = Reporter::new(run.watcher.clone());
         let trained = self.execute(&run.cancel, move |model, cancel| async move {
             let mut files = inputs::of_train(&input, ConfigFormat::Flat)?;
             let TrainInput { config, data, geo } = input;
-            let fitted = model.train(read_config(config)?, TrainData { data, geo, cancel }).await?;
+            let fitted =
+                model.train(read_config(config)?, TrainData { data, geo, cancel, report }).await?;
             files.push((MODEL_FILE, store(&fitted)?));
             Ok(files)
         });
@@ -222,11 +228,12 @@ impl<T: Model> Runner for ModelRunner<T> {
             let message = format!("the training artifact has no {MODEL_FILE}");
             RunError::model("FileNotFoundError", message)
         })?;
+        let report = Reporter::new(run.watcher.clone());
         let predicted = self.execute(&run.cancel, move |model, cancel| async move {
             let mut files = inputs::of_predict(&input, ConfigFormat::Flat)?;
             let fitted = load(&fitted)?;
             let PredictInput { config, historic, future, geo } = input;
-            let data = PredictData { historic, future, geo, cancel };
+            let data = PredictData { historic, future, geo, cancel, report };
             let predictions = model.predict(read_config(config)?, fitted, data).await?;
             files.push(("predictions.csv", predictions.to_csv().into()));
             Ok((predictions, files))
@@ -241,10 +248,11 @@ impl<T: Model> Runner for ModelRunner<T> {
         run: &Run,
         input: TrainInput,
     ) -> Result<Vec<Diagnostic>, RunError> {
+        let report = Reporter::new(run.watcher.clone());
         self.execute(&run.cancel, move |model, cancel| async move {
             let TrainInput { config, data, geo } = input;
             let config = read_config(config)?;
-            Ok(model.validate_train(config, TrainData { data, geo, cancel }).await?)
+            Ok(model.validate_train(config, TrainData { data, geo, cancel, report }).await?)
         })
         .await
     }
@@ -254,10 +262,11 @@ impl<T: Model> Runner for ModelRunner<T> {
         run: &Run,
         input: PredictInput,
     ) -> Result<Vec<Diagnostic>, RunError> {
+        let report = Reporter::new(run.watcher.clone());
         self.execute(&run.cancel, move |model, cancel| async move {
             let PredictInput { config, historic, future, geo } = input;
             let config = read_config(config)?;
-            let data = PredictData { historic, future, geo, cancel };
+            let data = PredictData { historic, future, geo, cancel, report };
             Ok(model.validate_predict(config, data).await?)
         })
         .await

@@ -6,19 +6,24 @@
 
 mod archive;
 mod capture;
+mod checkpoint;
 mod copy;
 mod directory;
+mod follow;
 mod function;
 mod inputs;
 mod limits;
+mod output;
 mod process;
 mod procfs;
+mod progress;
 mod shell;
 mod template;
 mod thread;
+mod watcher;
 mod workspace;
 
-use std::{io, path::Path, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use modelyard_kernel::Failed;
@@ -41,6 +46,7 @@ pub use self::{
     process::{Script, is_withheld, run_script},
     shell::{ShellRunner, ShellSpec},
     template::{PLACEHOLDERS, Template, TemplateError},
+    watcher::{Reporter, Stream, Watcher},
     workspace::Workspace,
 };
 use crate::frame::Frame;
@@ -49,6 +55,7 @@ use crate::frame::Frame;
 #[doc(hidden)]
 pub mod strangers {
     pub use super::archive::{extract, unpack};
+    pub use super::progress::{News, Told};
 }
 
 /// Something that can train and predict. Implemented by [`ShellRunner`] for scripts and by
@@ -100,14 +107,27 @@ pub trait Runner: Send + Sync + 'static {
     }
 }
 
-/// One use of a runner: where its files live, and how to stop it.
+/// One use of a runner: where its files live, how to stop it, and who hears of it.
 #[derive(Debug)]
 pub struct Run {
     pub workspace: Workspace,
     pub cancel: CancellationToken,
+    /// Hears what the run says while it runs.
+    pub watcher: Option<Arc<dyn Watcher>>,
 }
 
 impl Run {
+    /// A run in a workspace that is there already. Nobody hears of it.
+    pub fn new(workspace: Workspace, cancel: CancellationToken) -> Self {
+        Self { workspace, cancel, watcher: None }
+    }
+
+    /// The same run, but someone hears what it says.
+    #[must_use]
+    pub fn with_watcher(self, watcher: Arc<dyn Watcher>) -> Self {
+        Self { watcher: Some(watcher), ..self }
+    }
+
     /// A run in a directory of its own, see [`Workspace::create`].
     pub async fn begin(
         root: &Path,
@@ -116,7 +136,7 @@ impl Run {
     ) -> Result<Self, RunError> {
         let root = root.to_owned();
         let workspace = blocking(move || Workspace::create(&root, stage)).await?;
-        Ok(Self { workspace, cancel })
+        Ok(Self::new(workspace, cancel))
     }
 }
 
@@ -192,6 +212,10 @@ pub enum Severity {
     Info,
 }
 
+/// The exit code by which a script says that the same may go well later, such as when a server that
+/// it needs does not answer: `EX_TEMPFAIL` of `sysexits.h`.
+pub const TEMPORARY_FAILURE: i32 = 75;
+
 /// Why a run did not give a result.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -227,6 +251,19 @@ impl RunError {
         RunError::Model { kind: kind.to_owned(), message: message.into(), traceback: None }
     }
 
+    /// Whether the same may go well later: the script said so, or it is about this machine.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            RunError::Script { output, .. } => output.exit_code == TEMPORARY_FAILURE,
+            RunError::Io { .. } => true,
+            RunError::Model { .. }
+            | RunError::TimedOut { .. }
+            | RunError::OverLimit { .. }
+            | RunError::Canceled
+            | RunError::Archive(_) => false,
+        }
+    }
+
     /// What the process had printed, if there was a process.
     pub fn output(&self) -> Option<&ScriptOutput> {
         match self {
@@ -250,7 +287,8 @@ impl From<io::Error> for RunError {
 impl From<RunError> for Failed {
     /// A run's error in the words of the contract.
     fn from(error: RunError) -> Self {
-        match error {
+        let is_transient = error.is_transient();
+        let failed = match error {
             RunError::Model { kind, message, traceback } => {
                 Failed { traceback, ..Failed::new(&kind, message) }
             }
@@ -259,10 +297,11 @@ impl From<RunError> for Failed {
             RunError::Io { doing, cause } => {
                 // The cause may name paths of this machine.
                 tracing::error!(%doing, %cause, "a run failed on this machine");
-                Failed::new("OSError", format!("the machine failed: {}", cause.kind())).transient()
+                Failed::new("OSError", format!("the machine failed: {}", cause.kind()))
             }
             other => Failed::new("RuntimeError", other),
-        }
+        };
+        if is_transient { failed.transient() } else { failed }
     }
 }
 

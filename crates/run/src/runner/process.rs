@@ -19,9 +19,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Limits, Run, RunError, ScriptOutput,
-    capture::{Capture, pump},
+    capture::pump,
+    checkpoint::only_entry,
     directory::Directory,
+    follow::{Checkpoints, Follower},
+    output::Output,
     procfs::{WORKSPACE_VARIABLE, group_is_running},
+    progress::Tail,
+    watcher::Stream,
 };
 
 /// How long a script has to clean up between `SIGTERM` and `SIGKILL`.
@@ -54,16 +59,26 @@ pub struct Script<'a> {
 /// gets `SIGTERM` and after a grace `SIGKILL`, all in less than two seconds; when the future is
 /// dropped it gets `SIGKILL` at once.
 pub async fn run_script(script: Script<'_>, run: &Run) -> Result<ScriptOutput, RunError> {
-    let Run { workspace, cancel } = run;
+    let Run { workspace, cancel, watcher } = run;
     let Script { stage, limits, .. } = script;
     if cancel.is_cancelled() {
         return Err(RunError::Canceled);
     }
-    let mut group = Group::start(script, workspace.directory()?)
-        .map_err(RunError::io(format!("cannot start the {stage} script")))?;
+    let directory = workspace.directory()?;
+    let started = || {
+        let tail = Tail::create(&directory.progress_file())?;
+        Ok((Group::start(script, directory)?, tail))
+    };
+    let (mut group, tail) =
+        started().map_err(RunError::io(format!("cannot start the {stage} script")))?;
     let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
-    let mut out = Capture::new(limits.output_bytes);
-    let mut err = Capture::new(limits.output_bytes);
+    let mut out = Output::new(limits.output_bytes, Stream::Stdout, watcher.as_deref());
+    let mut err = Output::new(limits.output_bytes, Stream::Stderr, watcher.as_deref());
+    let mut follower = watcher.clone().map(|watcher| {
+        let (directory, scratch) = (directory.checkpoints(), directory.path().to_owned());
+        let limits = limits.archive;
+        Follower::new(Checkpoints { directory, scratch, limits, watcher }, tail)
+    });
 
     let ended = CancellationToken::new();
     let supervised = async {
@@ -76,12 +91,12 @@ pub async fn run_script(script: Script<'_>, run: &Run) -> Result<ScriptOutput, R
             tokio::join!(
                 async {
                     if let Some(stdout) = stdout {
-                        pump(stdout, &mut out).await;
+                        pump(stdout, |bytes| out.push(bytes)).await;
                     }
                 },
                 async {
                     if let Some(stderr) = stderr {
-                        pump(stderr, &mut err).await;
+                        pump(stderr, |bytes| err.push(bytes)).await;
                     }
                 },
             )
@@ -92,13 +107,22 @@ pub async fn run_script(script: Script<'_>, run: &Run) -> Result<ScriptOutput, R
         };
         tokio::select! { _ = pumps => {}, () = patience => {} }
     };
-    let (ending, ()) = tokio::join!(supervised, pumped);
+    let followed = async {
+        if let Some(follower) = &mut follower {
+            follower.follow(&ended).await;
+        }
+    };
+    let (ending, (), ()) = tokio::join!(supervised, pumped, followed);
     group.reap().await;
+    let (stdout, stderr) = (out.finish(), err.finish());
+    if let Some(follower) = follower {
+        let well = matches!(ending, Ok(Ending::Exited(status)) if status.success());
+        follower.finish(well, cancel).await;
+    }
 
     let ending = ending.map_err(RunError::io(format!("lost sight of the {stage} script")))?;
     let (Ending::Exited(status) | Ending::TimedOut(status, _) | Ending::Canceled(status)) = ending;
-    let output =
-        ScriptOutput { exit_code: exit_code(status), stdout: out.text(), stderr: err.text() };
+    let output = ScriptOutput { exit_code: exit_code(status), stdout, stderr };
     match ending {
         Ending::Canceled(_) => Err(RunError::Canceled),
         Ending::TimedOut(_, limit) => Err(RunError::TimedOut { stage, limit, output }),
@@ -124,17 +148,26 @@ enum Ending {
 
 impl Group {
     fn start(script: Script<'_>, workspace: &Directory) -> io::Result<Self> {
+        let checkpoints = workspace.checkpoints();
+        fs_err::create_dir_all(&checkpoints)?;
+        // What is there now is what was restored.
+        let checkpoint = only_entry(&checkpoints)?;
         let child = Command::new("/bin/sh")
             .arg("-c")
             .arg(prelude(script.limits))
             .arg("/bin/sh")
             .arg(script.command)
             .arg(workspace.process_file())
+            .arg(workspace.progress_file())
             .current_dir(script.directory)
             .env_clear()
             .envs(inherited(std::env::vars_os()))
             .envs(script.environment)
             .env(WORKSPACE_VARIABLE, workspace.path())
+            .env("MODELYARD_PROGRESS", workspace.progress_file())
+            .env("MODELYARD_PROGRESS_FD", "3")
+            .env("MODELYARD_CHECKPOINT_DIR", checkpoints)
+            .envs(checkpoint.map(|it| ("MODELYARD_CHECKPOINT", it)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -210,12 +243,13 @@ impl Drop for Group {
 }
 
 /// What runs before the command: note who we are, for the next start of the server should this one
-/// crash; take the limits on; become the command. The command itself is an argument, so nothing
+/// crash; open the progress file as descriptor 3; take the limits on; become the command. The command itself is an argument, so nothing
 /// needs quoting and its text stays as it is. Only what the shell has built in is used.
 fn prelude(limits: &Limits) -> String {
     let mut text = String::from(
         "{ read -r boot </proc/sys/kernel/random/boot_id && read -r stat </proc/$$/stat && \
-         printf '%s %s\\n' \"$boot\" \"$stat\" >\"$2\"; } 2>/dev/null\n",
+         printf '%s %s\\n' \"$boot\" \"$stat\" >\"$2\"; } 2>/dev/null\n\
+         exec 3>>\"$3\"\n",
     );
     let mut limit = |setting: String| text.push_str(&format!("ulimit {setting} || exit 125\n"));
     if let Some(time) = limits.cpu_time {

@@ -6,16 +6,22 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_trait::async_trait;
+use bytes::Bytes;
+use modelyard_kernel::{Failure, Kind, Progress, Verdict};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 
+mod checkpoints;
 mod functions;
 mod processes;
 mod scripts;
 mod sweeping;
+mod watching;
 
 /// A workspace under a directory that goes away with the test.
 struct Place {
@@ -26,7 +32,70 @@ struct Place {
 fn place() -> Place {
     let root = tempfile::tempdir().unwrap();
     let workspace = Workspace::create(root.path(), "test").unwrap();
-    Place { run: Run { workspace, cancel: CancellationToken::new() }, root }
+    Place { run: Run::new(workspace, CancellationToken::new()), root }
+}
+
+/// Remembers what it heard.
+#[derive(Debug, Default)]
+struct Heard {
+    lines: Mutex<Vec<(Stream, String)>>,
+    progress: Mutex<Vec<Progress>>,
+    checkpoints: Mutex<Vec<(String, Bytes)>>,
+    /// How long it takes to store a checkpoint.
+    delay: Duration,
+}
+
+#[async_trait]
+impl Watcher for Heard {
+    fn said(&self, stream: Stream, line: &str) {
+        self.lines.lock().push((stream, line.to_owned()));
+    }
+
+    fn progressed(&self, progress: Progress) {
+        self.progress.lock().push(progress);
+    }
+
+    async fn checkpointed(&self, name: &str, archive: Archive) -> Result<(), Failure> {
+        sleep(self.delay).await;
+        let Archive::Memory(bytes) = archive else { panic!("it is small") };
+        self.checkpoints.lock().push((name.to_owned(), bytes));
+        if name == "refused" {
+            Err(Failure::new(Kind::Unavailable, "away", "the store is away"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Heard {
+    /// What was said on one of the streams.
+    fn lines(&self, stream: Stream) -> Vec<String> {
+        let lines = self.lines.lock();
+        lines.iter().filter(|(of, _)| *of == stream).map(|(_, line)| line.clone()).collect()
+    }
+
+    /// The names of the checkpoints that were stored.
+    fn checkpoints(&self) -> Vec<String> {
+        self.checkpoints.lock().iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    fn newest_checkpoint(&self) -> (String, Bytes) {
+        self.checkpoints.lock().last().unwrap().clone()
+    }
+}
+
+/// A place whose run is heard.
+fn heard_place() -> (Place, Arc<Heard>) {
+    let heard = Arc::new(Heard::default());
+    let Place { run, root } = place();
+    (Place { run: run.with_watcher(heard.clone()), root }, heard)
+}
+
+async fn sh(place: &Place, command: &str, limits: &Limits) -> Result<ScriptOutput, RunError> {
+    let environment = BTreeMap::from([("GREETING".to_owned(), "it's \"me\"".to_owned())]);
+    let directory = place.run.workspace.path().unwrap();
+    let script = Script { stage: "train", command, directory, environment: &environment, limits };
+    run_script(script, &place.run).await
 }
 
 impl Place {

@@ -140,6 +140,21 @@ impl Workspace {
         }
     }
 
+    /// Makes the directory of checkpoints hold this one, which an earlier attempt left, and nothing
+    /// else; when that fails, nothing at all, so that the script may still begin anew. For before
+    /// the script.
+    ///
+    /// # Errors
+    /// When the archive is damaged or of something else, or is over the limits.
+    pub async fn restore_checkpoint<R: io::Read + io::Seek + Send + 'static>(
+        &self,
+        name: &str,
+        archive: R,
+        limits: ArchiveLimits,
+    ) -> Result<(), RunError> {
+        self.directory()?.restore(name, archive, limits).await
+    }
+
     /// Removes the workspace now. Dropping it does the same, but later.
     pub async fn remove(self) {
         match self.0 {

@@ -21,7 +21,8 @@ fn lines(found: &[Diagnostic]) -> Vec<String> {
 
 fn train(request: &Request) -> Vec<String> {
     let data = request.training.clone();
-    let input = TrainData { data, geo: None, cancel: Default::default() };
+    let input =
+        TrainData { data, geo: None, cancel: Default::default(), report: Default::default() };
     lines(&validate::train(&Options::default(), &input))
 }
 
@@ -70,7 +71,8 @@ fn a_covariate_that_the_config_names_is_looked_for() {
         ..Options::default()
     };
     let data = monthly().training;
-    let input = TrainData { data, geo: None, cancel: Default::default() };
+    let input =
+        TrainData { data, geo: None, cancel: Default::default(), report: Default::default() };
     let expected = ["error missing_column data: the training data has no column `humidity`"];
     assert_eq!(lines(&validate::train(&options, &input)), expected);
 }

@@ -66,7 +66,11 @@ impl Request {
 
     async fn train(&self, options: &Options) -> Result<Model, ModelError> {
         let data = self.training.clone();
-        train(options.clone(), TrainData { data, geo: None, cancel: Default::default() }).await
+        train(
+            options.clone(),
+            TrainData { data, geo: None, cancel: Default::default(), report: Default::default() },
+        )
+        .await
     }
 
     async fn predict(&self, options: &Options, model: Model) -> Result<Frame, ModelError> {
@@ -75,7 +79,13 @@ impl Request {
 
     fn predict_data(&self) -> PredictData {
         let Request { training: _, historic, future } = self.clone();
-        PredictData { historic, future, geo: None, cancel: Default::default() }
+        PredictData {
+            historic,
+            future,
+            geo: None,
+            cancel: Default::default(),
+            report: Default::default(),
+        }
     }
 
     /// Trains, stores the model as the server does, and forecasts with what it reads back.

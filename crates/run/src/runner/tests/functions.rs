@@ -57,10 +57,7 @@ async fn functions_need_no_directory() {
     let runner = functions(rows, repeat);
     assert!(!runner.needs_directory());
     let scratch = tempfile::tempdir().unwrap();
-    let run = || Run {
-        workspace: Workspace::in_memory(scratch.path()),
-        cancel: CancellationToken::new(),
-    };
+    let run = || Run::new(Workspace::in_memory(scratch.path()), CancellationToken::new());
     let training = run();
     assert!(training.workspace.path().is_err());
     runner.train(&training, train_input(json!({}), None)).await.unwrap();

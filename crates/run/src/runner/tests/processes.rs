@@ -1,12 +1,5 @@
 use super::*;
 
-async fn sh(place: &Place, command: &str, limits: &Limits) -> Result<ScriptOutput, RunError> {
-    let environment = BTreeMap::from([("GREETING".to_owned(), "it's \"me\"".to_owned())]);
-    let directory = place.run.workspace.path().unwrap();
-    let script = Script { stage: "train", command, directory, environment: &environment, limits };
-    run_script(script, &place.run).await
-}
-
 #[tokio::test]
 async fn a_script_runs_in_its_workspace_with_its_environment() {
     let place = place();

@@ -44,7 +44,7 @@ async fn a_project_trains_and_predicts() {
 
     let workspace = Workspace::create(root.path(), "predict").unwrap();
     workspace.extract(Cursor::new(zip), 0, ArchiveLimits::default()).await.unwrap();
-    let run = Run { workspace, cancel: CancellationToken::new() };
+    let run = Run::new(workspace, CancellationToken::new());
     let predicted = runner.predict(&run, predict_input(json!({"a": "z"}))).await.unwrap();
     assert_eq!(predicted.predictions.columns, ["time_period", "sample_0"]);
     assert_eq!(predicted.predictions.data, [[json!("2023-03"), json!(3)]]);

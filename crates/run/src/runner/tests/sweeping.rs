@@ -102,7 +102,7 @@ async fn a_server_that_is_killed_leaves_its_scripts_to_the_next_one() {
     if let Some(root) = std::env::var_os(ROOT) {
         // The process below comes here: this is the server that gets killed.
         let workspace = Workspace::create(Path::new(&root), "train").unwrap();
-        let run = Run { workspace, cancel: CancellationToken::new() };
+        let run = Run::new(workspace, CancellationToken::new());
         let (environment, limits) = (BTreeMap::new(), Limits::default());
         let command = "sleep 60 & setsid sleep 60 & echo $$ $! > pids; wait";
         let (environment, limits, directory) = (&environment, &limits, Path::new(&root));

@@ -1,0 +1,230 @@
+use std::io::Cursor;
+
+use super::*;
+
+/// Counts to five, one number a checkpoint, and goes on where it was. Dies after the third.
+const COUNT: &str = r#"
+    count=0
+    if [ -n "$MODELYARD_CHECKPOINT" ]; then count=$(cat "$MODELYARD_CHECKPOINT/count"); fi
+    echo "from $count"
+    while [ $count -lt 5 ]; do
+        count=$((count + 1))
+        echo "$count"
+        mkdir "$MODELYARD_CHECKPOINT_DIR/after-$count"
+        echo $count > "$MODELYARD_CHECKPOINT_DIR/after-$count/count"
+        echo "{\"checkpoint\": \"after-$count\"}" >> "$MODELYARD_PROGRESS"
+        if [ $count = 3 ]; then
+            mkdir "$MODELYARD_CHECKPOINT_DIR/half"
+            echo 3.5 > "$MODELYARD_CHECKPOINT_DIR/half/count"
+            kill -KILL $$
+        fi
+    done
+    echo $count > model
+"#;
+
+fn entries(place: &Place) -> Vec<String> {
+    let directory = place.run.workspace.directory().unwrap().checkpoints();
+    let entries = fs_err::read_dir(directory).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+async fn restore(place: &Place, (name, archive): (String, Bytes)) -> Result<(), RunError> {
+    let limits = ArchiveLimits::default();
+    place.run.workspace.restore_checkpoint(&name, Cursor::new(archive), limits).await
+}
+
+#[tokio::test]
+async fn the_next_attempt_goes_on_from_the_newest_checkpoint() {
+    let (first, heard) = heard_place();
+    let output = sh(&first, COUNT, &Limits::default()).await.unwrap();
+    assert_eq!((output.exit_code, output.stdout.as_str()), (-9, "from 0\n1\n2\n3\n"));
+    let newest = heard.newest_checkpoint();
+    assert_eq!(newest.0, "after-3", "not the one that was not announced");
+
+    let (second, heard) = heard_place();
+    restore(&second, newest).await.unwrap();
+    assert_eq!(entries(&second), ["after-3"]);
+    let output = sh(&second, COUNT, &Limits::default()).await.unwrap();
+    assert_eq!((output.exit_code, output.stdout.as_str()), (0, "from 3\n4\n5\n"));
+    assert_eq!(fs_err::read_to_string(second.file("model")).unwrap(), "5\n");
+    assert_eq!(heard.lines(Stream::Server), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_stored_while_the_script_runs_on() {
+    let (place, heard) = heard_place();
+    let command = r#"
+        echo weights > "$MODELYARD_CHECKPOINT_DIR/epoch-1.bin"
+        echo '{"checkpoint": "epoch-1.bin"}' >&3
+        until test -e go; do sleep 0.01; done
+    "#;
+    let limits = Limits::default();
+    let checks = async {
+        until("a checkpoint", || !heard.checkpoints.lock().is_empty()).await;
+        fs_err::write(place.file("go"), "").unwrap();
+    };
+    let (output, ()) = tokio::join!(sh(&place, command, &limits), checks);
+    assert_eq!(output.unwrap().exit_code, 0);
+    let (name, archive) = heard.newest_checkpoint();
+    let files = archive::unpack(Cursor::new(archive), ArchiveLimits::default()).unwrap();
+    assert_eq!(name, "epoch-1.bin");
+    assert_eq!(files, BTreeMap::from([(name, Bytes::from_static(b"weights\n"))]));
+}
+
+#[tokio::test]
+async fn of_several_checkpoints_only_the_newest_is_taken() {
+    let heard = Arc::new(Heard { delay: Duration::from_millis(600), ..Heard::default() });
+    let Place { run, root } = place();
+    let place = Place { run: run.with_watcher(heard.clone()), root };
+    let command = r#"
+        for number in 1 2 3 4 5 6; do
+            echo $number > "$MODELYARD_CHECKPOINT_DIR/$number"
+            echo "{\"checkpoint\": \"$number\"}" >&3
+            sleep 0.25
+        done
+        exit 1
+    "#;
+    sh(&place, command, &Limits::default()).await.unwrap();
+    let taken = heard.checkpoints();
+    assert_eq!(taken.last().unwrap(), "6");
+    assert!(taken.len() < 6 && taken.is_sorted(), "{taken:?}");
+}
+
+#[tokio::test]
+async fn a_script_that_is_asked_to_stop_may_leave_a_checkpoint() {
+    let (place, heard) = heard_place();
+    let command = r#"
+        save() { echo 7 > "$MODELYARD_CHECKPOINT_DIR/last"; echo '{"checkpoint": "last"}' >&3; exit 1; }
+        trap save TERM
+        echo > ready
+        while :; do sleep 0.01; done
+    "#;
+    let limits = Limits::default();
+    let canceling = async {
+        written(&place.file("ready")).await;
+        place.run.cancel.cancel();
+    };
+    let (result, ()) = tokio::join!(sh(&place, command, &limits), canceling);
+    assert!(matches!(result, Err(RunError::Canceled)));
+    assert_eq!(heard.checkpoints(), ["last"]);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_takes_for_ever_does_not_hold_up_a_cancellation() {
+    let heard = Arc::new(Heard { delay: Duration::from_secs(600), ..Heard::default() });
+    let Place { run, root } = place();
+    let place = Place { run: run.with_watcher(heard.clone()), root };
+    let command = r#"
+        echo 1 > "$MODELYARD_CHECKPOINT_DIR/first"; echo '{"checkpoint": "first"}' >&3
+        echo > ready; exec sleep 60
+    "#;
+    let limits = Limits::default();
+    let canceling = async {
+        written(&place.file("ready")).await;
+        sleep(Duration::from_millis(300)).await;
+        place.run.cancel.cancel();
+        Instant::now()
+    };
+    let (result, start) = tokio::join!(sh(&place, command, &limits), canceling);
+    assert!(matches!(result, Err(RunError::Canceled)));
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn one_that_changes_while_it_is_packed_is_not_taken() {
+    let (place, heard) = heard_place();
+    // The files keep their size, and change for as long as there is something to pack.
+    let command = r#"
+        cd "$MODELYARD_CHECKPOINT_DIR"; mkdir moving
+        head -c 3000000 /dev/urandom > moving/weights
+        echo '{"checkpoint": "moving"}' >&3
+        until test -e ../files/go; do printf x | dd of=moving/weights conv=notrunc 2>/dev/null; done
+    "#;
+    let limits = Limits::default();
+    let checks = async {
+        until("a line", || !heard.lines(Stream::Server).is_empty()).await;
+        fs_err::write(place.file("go"), "").unwrap();
+    };
+    let (output, ()) = tokio::join!(sh(&place, command, &limits), checks);
+    assert_eq!(output.unwrap().exit_code, 0);
+    assert_eq!(heard.checkpoints(), [""; 0]);
+    let expected = "the checkpoint `moving` was not taken: it changed while it was read";
+    assert_eq!(heard.lines(Stream::Server), [expected]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_checkpoint_is_not_taken() {
+    for (command, reason) in [
+        (":", "it is not there"),
+        ("ln -s /etc/passwd it", "it is neither a file nor a directory"),
+        ("mkfifo it", "it is neither a file nor a directory"),
+        (
+            "mkdir it; ln -s /etc/passwd it/x",
+            "it has links that lead out of it, or what is no file",
+        ),
+        (
+            "mkdir it; echo > y; ln -s ../y it/x",
+            "it has links that lead out of it, or what is no file",
+        ),
+        ("mkdir it; echo > \"it/$(printf '\\377')\"", "it has files whose names are not text"),
+        ("head -c 2000 /dev/zero > it", "archive went over its limit of 1000 bytes"),
+    ] {
+        let (place, heard) = heard_place();
+        let archive = ArchiveLimits { total_bytes: 1000, entries: 10 };
+        let limits = Limits { archive, ..Limits::default() };
+        let command = format!(
+            "cd \"$MODELYARD_CHECKPOINT_DIR\"; {command}; echo '{{\"checkpoint\": \"it\"}}' >&3; exit 1"
+        );
+        sh(&place, &command, &limits).await.unwrap();
+        assert_eq!(heard.checkpoints(), [""; 0]);
+        let expected = format!("the checkpoint `it` was not taken: {reason}");
+        assert_eq!(heard.lines(Stream::Server), [expected]);
+    }
+}
+
+#[tokio::test]
+async fn names_that_lead_elsewhere_are_refused() {
+    for name in ["", ".", "..", ".hidden", "../files", "a/b", "/etc/passwd", "a\\\\b", "a\\nb"] {
+        let (place, heard) = heard_place();
+        let command = format!("printf '%s\\n' '{{\"checkpoint\": \"{name}\"}}' >&3; exit 1");
+        sh(&place, &command, &Limits::default()).await.unwrap();
+        let lines = heard.lines(Stream::Server);
+        assert!(lines.len() == 1 && lines[0].contains("no name of a checkpoint"), "{lines:?}");
+        assert_eq!(heard.checkpoints(), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_stored_is_a_line_of_the_log() {
+    let (place, heard) = heard_place();
+    let command = "echo 1 > \"$MODELYARD_CHECKPOINT_DIR/refused\"; echo '{\"checkpoint\": \"refused\"}' >&3; exit 3";
+    let output = sh(&place, command, &Limits::default()).await.unwrap();
+    assert_eq!(output.exit_code, 3);
+    let expected = "the checkpoint `refused` was not taken: the store is away";
+    assert_eq!(heard.lines(Stream::Server), [expected]);
+}
+
+#[tokio::test]
+async fn a_damaged_checkpoint_leaves_nothing() {
+    let (first, heard) = heard_place();
+    sh(&first, COUNT, &Limits::default()).await.unwrap();
+    let (name, good) = heard.newest_checkpoint();
+    let cut = good.slice(..good.len() / 2);
+    let mut changed = good.to_vec();
+    // In the content of the first file, behind its header.
+    let at = changed.windows(5).position(|it| it == b"count").unwrap() + 6;
+    changed[at] ^= 0xff;
+    let other = "another".to_owned();
+
+    let (second, _) = heard_place();
+    for damaged in [(name.clone(), cut), (name.clone(), changed.into()), (other, good.clone())] {
+        let error = restore(&second, damaged).await.unwrap_err();
+        assert!(matches!(error, RunError::Archive(_)), "{error}");
+        assert_eq!(entries(&second), [""; 0]);
+    }
+    restore(&second, (name.clone(), good)).await.unwrap();
+    assert_eq!(entries(&second), [name]);
+}
