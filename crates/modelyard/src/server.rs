@@ -376,7 +376,7 @@ async fn sweep_workspaces(root: &Path) -> Result<(), DataDirError> {
     let root: PathBuf = root.to_owned();
     let swept = on_a_thread(move || {
         fs_err::create_dir_all(&root)?;
-        Workspace::sweep(&root)
+        Workspace::sweep(&root, |_| false)
     });
     let swept = swept.await.unwrap_or_else(|it| Err(std::io::Error::other(it)));
     let swept = swept.map_err(DataDirError::Unusable)?;

@@ -26,8 +26,8 @@ mod workspace;
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use modelyard_kernel::Failed;
 use modelyard_kernel::background::on_a_thread;
+use modelyard_kernel::{Failed, Ulid};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
@@ -137,6 +137,31 @@ impl Run {
         let root = root.to_owned();
         let workspace = blocking(move || Workspace::create(&root, stage)).await?;
         Ok(Self::new(workspace, cancel))
+    }
+
+    /// A run of a job in a directory of its own, which a later attempt finds again by
+    /// [`Run::resume`] once it was [kept](Workspace::keep). Until then it goes away as others do.
+    /// What an earlier attempt left is removed.
+    pub async fn begin_kept(
+        root: &Path,
+        job: Ulid,
+        cancel: CancellationToken,
+    ) -> Result<Self, RunError> {
+        let root = root.to_owned();
+        let workspace = blocking(move || Workspace::create_keyed(&root, job)).await?;
+        Ok(Self::new(workspace, cancel))
+    }
+
+    /// The run of an earlier attempt of a job, whose script ended and whose workspace was kept, if
+    /// this machine still has it. It stays kept until it is removed or becomes an archive.
+    pub async fn resume(
+        root: &Path,
+        job: Ulid,
+        cancel: CancellationToken,
+    ) -> Result<Option<Self>, RunError> {
+        let root = root.to_owned();
+        let workspace = blocking(move || Workspace::resume(&root, job)).await?;
+        Ok(workspace.map(|it| Self::new(it, cancel)))
     }
 }
 

@@ -33,9 +33,9 @@ impl Identity {
     }
 
     fn current(pid: i32) -> Option<Self> {
-        let boot = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let boot = boot_id()?;
         let stat = fs_err::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        Self::parse(&format!("{} {stat}", boot.trim()))
+        Self::parse(&format!("{boot} {stat}"))
     }
 
     /// Kills the process group this process leads, if it is still the same process.
@@ -44,6 +44,12 @@ impl Identity {
         let Some(pid) = Pid::from_raw(self.pid).filter(|_| same) else { return false };
         kill_process_group(pid, Signal::KILL).is_ok()
     }
+}
+
+/// What is another after each start of the machine.
+pub fn boot_id() -> Option<String> {
+    let boot = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(boot.trim().to_owned())
 }
 
 /// Whether anyone in the process group still does something. The dead stay in their group until

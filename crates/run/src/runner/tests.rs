@@ -18,6 +18,7 @@ use super::*;
 
 mod checkpoints;
 mod functions;
+mod keeping;
 mod processes;
 mod scripts;
 mod sweeping;

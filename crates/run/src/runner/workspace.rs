@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use modelyard_kernel::background::LARGE;
+use modelyard_kernel::{Ulid, background::LARGE};
 use parking_lot::Mutex;
 
 use super::{
@@ -39,6 +39,18 @@ impl Workspace {
     /// of its name, for people who look. Blocks; see [`Run::begin`](super::Run::begin).
     pub fn create(root: &Path, stage: &str) -> Result<Self, RunError> {
         Ok(Self(Place::Directory(Directory::create(root, stage)?)))
+    }
+
+    /// As [`Workspace::create`], for a job that may go on with it after a crash. Whatever an
+    /// earlier attempt of the job left is removed.
+    pub fn create_keyed(root: &Path, key: Ulid) -> Result<Self, RunError> {
+        Ok(Self(Place::Directory(Directory::create_keyed(root, key)?)))
+    }
+
+    /// What an earlier attempt of a job [kept](Workspace::keep), if it is there and nobody else
+    /// has it. Blocks; see [`Run::resume`](super::Run::resume).
+    pub fn resume(root: &Path, key: Ulid) -> Result<Option<Self>, RunError> {
+        Ok(Directory::resume(root, key)?.map(|it| Self(Place::Directory(it))))
     }
 
     /// A workspace that exists in memory only; `scratch` is a directory for nameless files.
@@ -102,12 +114,7 @@ impl Workspace {
     pub async fn into_archive(self, limits: ArchiveLimits) -> Result<Archive, RunError> {
         match self.0 {
             Place::Directory(it) => it.into_archive(limits).await,
-            Place::Memory { files, scratch } => {
-                let files = files.into_inner();
-                let size: usize = files.values().map(Bytes::len).sum();
-                let pack = move || archive::pack(&files, &scratch, limits);
-                if size > LARGE { blocking(pack).await } else { pack() }
-            }
+            Place::Memory { files, scratch } => pack(files.into_inner(), scratch, limits).await,
         }
     }
 
@@ -163,9 +170,39 @@ impl Workspace {
         }
     }
 
-    /// Removes what a crashed server left under `root`, see [`Directory::sweep`]. Blocks; for the
-    /// start.
-    pub fn sweep(root: &Path) -> io::Result<Swept> {
-        Directory::sweep(root)
+    /// Packs all files of the workspace, which stays.
+    pub async fn archive(&self, limits: ArchiveLimits) -> Result<Archive, RunError> {
+        match &self.0 {
+            Place::Directory(it) => it.archive(limits).await,
+            Place::Memory { files, scratch } => {
+                let (files, scratch) = (files.lock().clone(), scratch.clone());
+                pack(files, scratch, limits).await
+            }
+        }
     }
+
+    /// Says that the files are worth keeping: from now on they outlive this workspace, and also a
+    /// crash of the server, until [`Run::resume`](super::Run::resume) finds them or they are
+    /// removed. For when a script has ended. What it left running is ended.
+    ///
+    /// Only for those of [`Run::begin_kept`](super::Run::begin_kept) and of `resume`; others go
+    /// away as ever.
+    pub async fn keep(&self) -> Result<(), RunError> {
+        match &self.0 {
+            Place::Directory(it) => it.keep().await,
+            Place::Memory { .. } => Ok(()),
+        }
+    }
+
+    /// Removes what a crashed server left under `root`, but for what was kept for those jobs that
+    /// `keep` wants. Blocks; for the start.
+    pub fn sweep(root: &Path, keep: impl Fn(Ulid) -> bool) -> io::Result<Swept> {
+        Directory::sweep(root, keep)
+    }
+}
+
+async fn pack(files: Files, scratch: PathBuf, limits: ArchiveLimits) -> Result<Archive, RunError> {
+    let size: usize = files.values().map(Bytes::len).sum();
+    let pack = move || archive::pack(&files, &scratch, limits);
+    if size > LARGE { blocking(pack).await } else { pack() }
 }

@@ -43,9 +43,9 @@ async fn the_next_start_ends_what_a_crash_left_running() {
     .await;
     let directory = leftover(root.path(), &record(leader.id().unwrap()));
 
-    let swept = Workspace::sweep(root.path()).unwrap();
+    let swept = Workspace::sweep(root.path(), |_| false).unwrap();
 
-    assert_eq!(swept, Swept { workspaces: 1, killed: 2 });
+    assert_eq!(swept, Swept { workspaces: 1, kept: 0, killed: 2 });
     assert!(!directory.exists());
     for child in [&mut leader, &mut stray] {
         assert!(timeout(Duration::from_secs(5), child.wait()).await.is_ok());
@@ -64,8 +64,8 @@ async fn a_process_that_only_got_the_same_number_is_left_alone() {
     let other_boot = record.replacen(|letter: char| letter.is_ascii_hexdigit(), "x", 1);
     for stale in [other_start, other_boot] {
         let directory = leftover(root.path(), &stale);
-        let swept = Workspace::sweep(root.path()).unwrap();
-        assert_eq!(swept, Swept { workspaces: 1, killed: 0 });
+        let swept = Workspace::sweep(root.path(), |_| false).unwrap();
+        assert_eq!(swept, Swept { workspaces: 1, kept: 0, killed: 0 });
         assert!(!directory.exists());
     }
     assert!(innocent.try_wait().unwrap().is_none());
@@ -120,19 +120,22 @@ async fn a_server_that_is_killed_leaves_its_scripts_to_the_next_one() {
         .spawn()
         .unwrap();
     let pids = written(&root.path().join("pids")).await;
-    assert_eq!(Workspace::sweep(root.path()).unwrap(), Swept::default(), "it lives");
+    assert_eq!(Workspace::sweep(root.path(), |_| false).unwrap(), Swept::default(), "it lives");
     server.kill().await.unwrap();
     assert!(pids.split_whitespace().all(is_running));
-    assert_eq!(Workspace::sweep(root.path()).unwrap().workspaces, 1);
+    assert_eq!(Workspace::sweep(root.path(), |_| false).unwrap().workspaces, 1);
     until("the end", || !pids.split_whitespace().any(is_running)).await;
 }
 
 #[tokio::test]
 async fn the_workspace_of_a_living_server_is_not_swept() {
     let place = place();
-    assert_eq!(Workspace::sweep(place.root.path()).unwrap(), Swept::default());
+    assert_eq!(Workspace::sweep(place.root.path(), |_| false).unwrap(), Swept::default());
     assert!(place.run.workspace.path().unwrap().exists());
-    assert_eq!(Workspace::sweep(&place.root.path().join("none yet")).unwrap(), Swept::default());
+    assert_eq!(
+        Workspace::sweep(&place.root.path().join("none yet"), |_| false).unwrap(),
+        Swept::default()
+    );
 }
 
 #[tokio::test]
