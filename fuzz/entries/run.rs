@@ -4,8 +4,8 @@
 use std::io::Cursor;
 
 use super::{
-    ArchiveLimits, Bounds, ConfigSchema, Field, FieldKind, Frame, Frames, Length, ListQuery, Node,
-    Report, TASK_FIELDS, extract, parse_body, read_range, unpack,
+    ArchiveLimits, Bounds, ConfigSchema, Field, FieldKind, Frame, Frames, Length, ListQuery, News,
+    Node, Report, TASK_FIELDS, Told, extract, parse_body, read_range, unpack,
 };
 
 /// No answer to any request is longer, however wrong the request was.
@@ -98,6 +98,31 @@ pub fn archive(bytes: &[u8]) {
             assert_eq!(fs_err::read(files.join(name)).expect("a file"), content);
         }
     }
+}
+
+/// What a script tells while it runs, which comes in pieces.
+pub fn progress(bytes: &[u8]) {
+    let (mut whole, mut in_pieces) = (Told::default(), Told::default());
+    let (mut news, mut again) = (News::default(), News::default());
+    whole.push(bytes, &mut news);
+    for piece in bytes.chunks(7) {
+        in_pieces.push(piece, &mut again);
+    }
+    whole.finish(&mut news);
+    in_pieces.finish(&mut again);
+    assert_eq!(news, again);
+    let News { progress, checkpoint, complaint } = news;
+    if let Some(progress) = progress {
+        assert!(progress.fraction.is_none_or(|it| (0.0..=1.0).contains(&it)));
+        assert!(progress.message.is_none_or(|it| it.len() <= 1024 && !it.contains('\0')));
+        assert!(progress.counters.len() <= 64);
+        assert!(progress.counters.values().all(|it| it.is_finite()));
+    }
+    if let Some(name) = checkpoint {
+        let parts = std::path::Path::new(name.as_str()).components();
+        assert!(parts.eq([std::path::Component::Normal(name.as_str().as_ref())]));
+    }
+    assert!(complaint.is_none_or(|it| it.len() <= 1024));
 }
 
 fn check_answer(report: Report) {

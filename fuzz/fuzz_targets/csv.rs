@@ -7,7 +7,7 @@ use modelyard_run::artifact::read_range;
 use modelyard_run::config::schema::{ConfigSchema, Field, FieldKind, Length};
 use modelyard_run::frame::{Frame, Frames};
 use modelyard_run::runner::ArchiveLimits;
-use modelyard_run::runner::strangers::{extract, unpack};
+use modelyard_run::runner::strangers::{News, Told, extract, unpack};
 use modelyard_run::task::http::FIELDS as TASK_FIELDS;
 
 #[path = "../entries/run.rs"]

@@ -13,7 +13,7 @@ use crate::artifact::read_range;
 use crate::config::schema::{ConfigSchema, Field, FieldKind, Length};
 use crate::frame::{Frame, Frames};
 use crate::runner::ArchiveLimits;
-use crate::runner::strangers::{extract, unpack};
+use crate::runner::strangers::{News, Told, extract, unpack};
 use crate::task::http::FIELDS as TASK_FIELDS;
 
 #[path = "../../../fuzz/entries/run.rs"]
@@ -53,6 +53,11 @@ fn seeds_of_queries_are_read_or_refused() {
 #[test]
 fn seeds_of_archives_are_unpacked_or_refused() {
     feed("archive", entries::archive);
+}
+
+#[test]
+fn seeds_of_progress_are_heard_or_refused() {
+    feed("progress", entries::progress);
 }
 
 /// An archive with names of all kinds, in which one byte may be another.
@@ -139,6 +144,15 @@ proptest! {
     fn any_archive_is_unpacked_or_refused(bytes: Vec<u8>, archive in nearly_an_archive()) {
         entries::archive(&bytes);
         entries::archive(&archive);
+    }
+
+    #[test]
+    fn any_progress_is_heard_or_refused(
+        bytes: Vec<u8>,
+        lines in "(\\{\"(progress|message|counters|checkpoint)\":(-?[01](\\.[0-9])?|\"[a-c./\u{0}é]{0,4}\"|\\{\"[ab]\":[0-9]\\})\\}?[\r\n]{1,2}){0,6}",
+    ) {
+        entries::progress(&bytes);
+        entries::progress(lines.as_bytes());
     }
 
     #[test]

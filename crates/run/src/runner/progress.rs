@@ -101,7 +101,7 @@ impl Told {
             if !mem::take(&mut self.skipping) && !line.trim_ascii().is_empty() {
                 let read = Line::read(&line).and_then(|line| self.take(line, news));
                 read.unwrap_or_else(|reason| {
-                    self.complain(news, format!("a line of MODELYARD_PROGRESS: {reason}"));
+                    self.complain(news, &format!("a line of MODELYARD_PROGRESS: {reason}"));
                 });
             }
             rest = &rest[end + 1..];
@@ -125,7 +125,7 @@ impl Told {
             self.skipping = true;
             self.line = Vec::new();
             let most = format!("a line of MODELYARD_PROGRESS is longer than {LONGEST_LINE} bytes");
-            self.complain(news, most);
+            self.complain(news, &most);
             return;
         }
         self.line.extend_from_slice(bytes);
@@ -157,9 +157,10 @@ impl Told {
         Ok(())
     }
 
-    fn complain(&mut self, news: &mut News, complaint: String) {
+    fn complain(&mut self, news: &mut News, complaint: &str) {
         if !mem::replace(&mut self.complained, true) {
-            news.complaint = Some(complaint);
+            // It may quote what the script wrote.
+            news.complaint = Some(short(complaint));
         }
     }
 }
@@ -292,6 +293,12 @@ mod tests {
         assert!(news.complaint.unwrap().contains("more than 64 counters"));
         let message = progress.message.unwrap();
         assert!(message.starts_with("a  éé") && message.len() == 1023, "{message}");
+    }
+
+    #[test]
+    fn a_complaint_is_no_longer_than_a_message() {
+        let complaint = heard(&format!("{{\"progress\": \"{}\"}}\n", "x".repeat(60_000))).complaint;
+        assert!(complaint.unwrap().len() <= LONGEST_MESSAGE);
     }
 
     #[test]
