@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// How long a last checkpoint may take when the run is canceled. A server that stops is worth a
 /// moment, since the next one goes on from there; longer, and it would be killed.
-const LAST_CHECKPOINT: Duration = Duration::from_secs(5);
+const LAST_CHECKPOINT: Duration = Duration::from_secs(3);
 
 /// Where the checkpoints of a script are, and where they go.
 #[derive(Clone, Debug)]

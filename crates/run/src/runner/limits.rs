@@ -7,17 +7,32 @@ use std::time::Duration;
 pub struct Limits {
     /// From start to end. Afterwards the whole process group is stopped.
     pub wall_time: Option<Duration>,
-    /// Processor time of any single process of the script, in whole seconds (rounded up).
+    /// Processor time of all processes of the script together, in whole seconds (rounded up). The
+    /// system stops a single process that uses all of it at once; what several use together is
+    /// looked at several times a second, and then the whole script is stopped.
     pub cpu_time: Option<Duration>,
     /// Address space of any single process of the script. Languages that reserve much more than
     /// they use (R, Julia, anything with many threads) need generous figures here.
     pub memory_bytes: Option<u64>,
+    /// Memory that all processes of the script together really use, where what they share counts
+    /// once. It is looked at several times a second; a script that has more is killed.
+    pub resident_bytes: Option<u64>,
     /// Size of any single file the script writes.
     pub file_bytes: Option<u64>,
+    /// What everything in the workspace takes of the disk: the copy of the project, what the
+    /// script writes, and its checkpoints. It is looked at about once a second; a script that has
+    /// more is killed.
+    pub workspace_bytes: Option<u64>,
     /// Kept of standard output and of standard error, each. The middle of longer output is dropped.
     pub output_bytes: usize,
     /// For the archive of the workspace, made and read.
     pub archive: ArchiveLimits,
+}
+
+impl Limits {
+    pub(super) fn cpu_seconds(&self) -> Option<u64> {
+        self.cpu_time.map(|time| time.as_secs() + u64::from(time.subsec_nanos() > 0))
+    }
 }
 
 impl Default for Limits {
@@ -27,7 +42,9 @@ impl Default for Limits {
             wall_time: Some(Duration::from_secs(24 * 60 * 60)),
             cpu_time: None,
             memory_bytes: None,
+            resident_bytes: None,
             file_bytes: None,
+            workspace_bytes: None,
             output_bytes: 1024 * 1024,
             archive: ArchiveLimits::default(),
         }

@@ -20,6 +20,7 @@ mod progress;
 mod shell;
 mod template;
 mod thread;
+mod usage;
 mod watcher;
 mod workspace;
 

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use modelyard_kernel::background::on_a_thread;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpgid};
 use tokio::{
     process::{Child, Command},
@@ -24,8 +25,9 @@ use super::{
     directory::Directory,
     follow::{Checkpoints, Follower},
     output::Output,
-    procfs::{WORKSPACE_VARIABLE, group_is_running},
+    procfs::{WORKSPACE_VARIABLE, group_is_running, kill_marked},
     progress::Tail,
+    usage::{Overstepped, left_too_much, overstepped},
     watcher::Stream,
 };
 
@@ -82,7 +84,7 @@ pub async fn run_script(script: Script<'_>, run: &Run) -> Result<ScriptOutput, R
 
     let ended = CancellationToken::new();
     let supervised = async {
-        let ending = group.supervise(limits.wall_time, cancel).await;
+        let ending = group.supervise(limits, directory.path(), cancel).await;
         ended.cancel();
         ending
     };
@@ -121,11 +123,17 @@ pub async fn run_script(script: Script<'_>, run: &Run) -> Result<ScriptOutput, R
     }
 
     let ending = ending.map_err(RunError::io(format!("lost sight of the {stage} script")))?;
-    let (Ending::Exited(status) | Ending::TimedOut(status, _) | Ending::Canceled(status)) = ending;
+    let (Ending::Exited(status)
+    | Ending::TimedOut(status, _)
+    | Ending::Canceled(status)
+    | Ending::OverLimit(status, _)) = ending;
     let output = ScriptOutput { exit_code: exit_code(status), stdout, stderr };
     match ending {
         Ending::Canceled(_) => Err(RunError::Canceled),
         Ending::TimedOut(_, limit) => Err(RunError::TimedOut { stage, limit, output }),
+        Ending::OverLimit(_, limit) => {
+            Err(RunError::OverLimit { stage, limit: limit.to_string(), output: Some(output) })
+        }
         Ending::Exited(_) => match limit_hit(output.exit_code, limits) {
             Some(limit) => Err(RunError::OverLimit { stage, limit, output: Some(output) }),
             None => Ok(output),
@@ -144,6 +152,7 @@ enum Ending {
     Exited(ExitStatus),
     TimedOut(ExitStatus, Duration),
     Canceled(ExitStatus),
+    OverLimit(ExitStatus, Overstepped),
 }
 
 impl Group {
@@ -181,21 +190,45 @@ impl Group {
 
     async fn supervise(
         &mut self,
-        limit: Option<Duration>,
+        limits: &Limits,
+        workspace: &Path,
         cancel: &CancellationToken,
     ) -> io::Result<Ending> {
-        let limit = limit.unwrap_or(Duration::MAX);
+        let time = limits.wall_time.unwrap_or(Duration::MAX);
         let ending = tokio::select! {
             biased;
             status = self.child.wait() => Ending::Exited(status?),
             () = cancel.cancelled() => Ending::Canceled(self.stop().await?),
-            () = sleep(limit) => Ending::TimedOut(self.stop().await?, limit),
+            () = sleep(time) => Ending::TimedOut(self.stop().await?, time),
+            limit = overstepped(self.id, workspace, limits) => {
+                Ending::OverLimit(self.end(limit, workspace).await?, limit)
+            }
         };
         match ending {
-            Ending::Exited(_) => self.kill(),
-            Ending::TimedOut(..) | Ending::Canceled(_) => self.over = true,
+            Ending::Exited(status) => {
+                self.kill();
+                if let Some(limit) = left_too_much(workspace, limits).await {
+                    return Ok(Ending::OverLimit(status, limit));
+                }
+            }
+            Ending::TimedOut(..) | Ending::Canceled(_) | Ending::OverLimit(..) => self.over = true,
         }
         Ok(ending)
+    }
+
+    /// Ends a script that uses too much, with those that left its group, since they count too.
+    async fn end(&mut self, limit: Overstepped, workspace: &Path) -> io::Result<ExitStatus> {
+        let status = match limit {
+            Overstepped::Processor { .. } => self.stop().await?,
+            // It takes from everybody, and while it cleans up it may take all that is left.
+            Overstepped::Memory { .. } | Overstepped::Workspace { .. } => {
+                let _ = kill_process_group(self.id, Signal::KILL);
+                self.child.wait().await?
+            }
+        };
+        let workspace = workspace.to_owned();
+        on_a_thread(move || kill_marked(&workspace)).await.map_err(io::Error::other)?;
+        Ok(status)
     }
 
     /// Asks the group to end, then makes it.
@@ -252,8 +285,7 @@ fn prelude(limits: &Limits) -> String {
          exec 3>>\"$3\"\n",
     );
     let mut limit = |setting: String| text.push_str(&format!("ulimit {setting} || exit 125\n"));
-    if let Some(time) = limits.cpu_time {
-        let seconds = cpu_seconds(time);
+    if let Some(seconds) = limits.cpu_seconds() {
         limit(format!("-S -t {seconds}"));
         limit(format!("-H -t {}", seconds + CPU_SLACK_SECONDS));
     }
@@ -267,10 +299,6 @@ fn prelude(limits: &Limits) -> String {
     text
 }
 
-fn cpu_seconds(time: Duration) -> u64 {
-    time.as_secs() + u64::from(time.subsec_nanos() > 0)
-}
-
 /// A signal counts as negative, the way Python tells it and clients know it.
 fn exit_code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| -status.signal().unwrap_or_default())
@@ -281,13 +309,11 @@ fn exit_code(status: ExitStatus) -> i32 {
 fn limit_hit(exit_code: i32, limits: &Limits) -> Option<String> {
     let ended_by =
         |signal: Signal| exit_code == -signal.as_raw() || exit_code == 128 + signal.as_raw();
-    match limits {
-        Limits { cpu_time: Some(time), .. } if ended_by(Signal::XCPU) => {
-            Some(format!("{} seconds of processor time", cpu_seconds(*time)))
+    match (limits.cpu_seconds(), limits.file_bytes) {
+        (Some(seconds), _) if ended_by(Signal::XCPU) => {
+            Some(Overstepped::Processor { seconds }.to_string())
         }
-        Limits { file_bytes: Some(bytes), .. } if ended_by(Signal::XFSZ) => {
-            Some(format!("{bytes} bytes per file"))
-        }
+        (_, Some(bytes)) if ended_by(Signal::XFSZ) => Some(format!("{bytes} bytes per file")),
         _ => None,
     }
 }

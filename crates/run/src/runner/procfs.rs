@@ -72,8 +72,7 @@ pub fn group_is_running(group: Pid) -> bool {
 /// Kills every process that was started from this workspace, also one that left its process group,
 /// and says how many there were.
 pub fn kill_marked(workspace: &Path) -> usize {
-    let mark = [WORKSPACE_VARIABLE.as_bytes(), b"=", workspace.as_os_str().as_encoded_bytes()];
-    let mark = mark.concat();
+    let mark = mark(workspace);
     let mut killed: Vec<Pid> = Vec::new();
     // One that forks while we look can have a child we did not see, so look until there is no new
     // one. Those already killed may take a moment to go, and one that forks for ever is not ours
@@ -92,6 +91,22 @@ pub fn kill_marked(workspace: &Path) -> usize {
     killed.len()
 }
 
+/// What the environment of every process of a workspace has.
+fn mark(workspace: &Path) -> Vec<u8> {
+    [WORKSPACE_VARIABLE.as_bytes(), b"=", workspace.as_os_str().as_encoded_bytes()].concat()
+}
+
+/// Whether a process was started from this workspace.
+pub fn is_marked(pid: i32, workspace: &Path) -> bool {
+    has_mark(pid, &mark(workspace))
+}
+
+fn has_mark(pid: i32, mark: &[u8]) -> bool {
+    // Processes of others cannot be read, and are not ours. A dead one has no environment.
+    fs_err::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == mark))
+}
+
 fn marked(mark: &[u8]) -> Vec<Pid> {
     let Ok(processes) = fs_err::read_dir("/proc") else { return Vec::new() };
     let own = std::process::id().cast_signed();
@@ -99,11 +114,7 @@ fn marked(mark: &[u8]) -> Vec<Pid> {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| *pid != own)
-        .filter(|pid| {
-            // Processes of others cannot be read, and are not ours. A dead one has no environment.
-            fs_err::read(format!("/proc/{pid}/environ"))
-                .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == mark))
-        })
+        .filter(|pid| has_mark(*pid, mark))
         .filter_map(Pid::from_raw)
         .collect()
 }

@@ -128,6 +128,62 @@ async fn processor_time_is_limited() {
 }
 
 #[tokio::test]
+async fn processor_time_is_that_of_all_processes() {
+    let place = place();
+    let limits = Limits { cpu_time: Some(Duration::from_secs(1)), ..Limits::default() };
+    let count = "i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done";
+    // Each of them is far from the limit of a single process. The first has children that are
+    // waited for, the second one that has left its group, the third has none that anybody waits for.
+    for command in [
+        format!("while :; do sh -c '{count}'; done"),
+        format!("setsid sh -c 'while :; do sh -c \"{count}\"; done' & sleep 60"),
+        format!("while :; do (sh -c '{count}; {count}' &); sleep 0.1; done"),
+    ] {
+        let error = sh(&place, &command, &limits).await.unwrap_err();
+        let expected = "train went over its limit of 1 seconds of processor time";
+        assert_eq!(error.to_string(), expected, "{command}");
+        let workspace = place.run.workspace.directory().unwrap().path().to_owned();
+        assert_eq!(procfs::kill_marked(&workspace), 0, "nobody is left");
+    }
+}
+
+/// Each of them holds 60 MB, since `tail` holds its last line, which here never ends.
+const TWO_WITH_MUCH_MEMORY: &str =
+    "for i in 1 2; do (head -c 60000000 /dev/zero; sleep 60) | tail -n 1 >/dev/null & done; wait";
+
+#[tokio::test]
+async fn memory_is_that_of_all_processes() {
+    let place = place();
+    let limits = Limits { resident_bytes: Some(100_000_000), ..Limits::default() };
+    let start = Instant::now();
+    let error = sh(&place, TWO_WITH_MUCH_MEMORY, &limits).await.unwrap_err();
+    assert_eq!(error.to_string(), "train went over its limit of 100000000 bytes of memory");
+    assert!(start.elapsed() < Duration::from_secs(10));
+
+    let limits = Limits {
+        resident_bytes: Some(200_000_000),
+        wall_time: Some(Duration::from_millis(1500)),
+        ..Limits::default()
+    };
+    let error = sh(&place, TWO_WITH_MUCH_MEMORY, &limits).await.unwrap_err();
+    assert!(matches!(error, RunError::TimedOut { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_written_in_all_is_limited() {
+    let place = place();
+    let limits = Limits { workspace_bytes: Some(10_000_000), ..Limits::default() };
+    let command = "for i in 1 2 3 4; do head -c 3000000 /dev/zero > $i; done; sleep 60";
+    let error = sh(&place, command, &limits).await.unwrap_err();
+    assert_eq!(error.to_string(), "train went over its limit of 10000000 bytes of files");
+    assert_eq!(error.output().unwrap().exit_code, -9);
+
+    // Too fast to be noticed while it ran.
+    let error = sh(&place, "echo 5 > 5", &limits).await.unwrap_err();
+    assert_eq!(error.to_string(), "train went over its limit of 10000000 bytes of files");
+}
+
+#[tokio::test]
 async fn memory_is_limited() {
     let place = place();
     let limits = Limits { memory_bytes: Some(64 << 20), ..Limits::default() };
