@@ -2,7 +2,7 @@
 //! on from it.
 
 use std::{
-    fmt, fs, io,
+    fmt, io,
     io::{Read, Seek},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -54,8 +54,9 @@ impl fmt::Display for CheckpointName {
 
 /// Packs one checkpoint while its script runs on, or says why not. Blocks.
 ///
-/// One that changes while it is read would be torn, so it is looked at before and after. A link
-/// that leads out of it could not be followed later, so it is refused and not left out.
+/// It is held by other names first, so that the script may remove it, or put another in its place,
+/// while it is packed. Only writing into the same file would tear it, so everything is looked at
+/// before and after.
 pub fn pack(
     checkpoints: &Path,
     name: &CheckpointName,
@@ -63,12 +64,22 @@ pub fn pack(
     limits: ArchiveLimits,
 ) -> Result<Archive, String> {
     let entry = checkpoints.join(name.as_str());
+    let hold = scratch.join("taking");
     for _ in 0..TRIES {
         let before = look(&entry)?;
         // What is written from now on does not have the time of anything that was seen.
         std::thread::sleep(TICK);
-        let packed = archive::write_entry(checkpoints, &entry, scratch, limits);
-        if look(&entry).is_ok_and(|after| after == before) {
+        let held = hold_by_other_names(&before, &entry, &hold, name.as_str());
+        if !look(&entry).is_ok_and(|now| now == before) {
+            continue;
+        }
+        // Some file systems have no second names.
+        let packed_from = if held.is_ok() { &hold } else { checkpoints };
+        let packed_entry = packed_from.join(name.as_str());
+        let packed = archive::write_entry(packed_from, &packed_entry, scratch, limits);
+        let after = look(&packed_entry);
+        let _best_effort = fs_err::remove_dir_all(&hold);
+        if after.is_ok_and(|after| after == before) {
             return packed.map_err(|error| match error {
                 RunError::Io { cause, .. } => cause.kind().to_string(),
                 error => error.to_string(),
@@ -78,14 +89,22 @@ pub fn pack(
     Err("it changed while it was read".to_owned())
 }
 
-/// A file as it was, without its content.
-#[derive(PartialEq)]
+/// A part of a checkpoint as it was, by its path in it.
+#[derive(Debug, PartialEq)]
 struct Seen {
     path: PathBuf,
-    inode: u64,
-    size: u64,
-    /// Of content and of everything else, with nanoseconds.
-    times: [i64; 4],
+    content: Content,
+}
+
+#[derive(Debug, PartialEq)]
+enum Content {
+    Directory,
+    File {
+        inode: u64,
+        size: u64,
+        /// In seconds and nanoseconds.
+        changed: (i64, i64),
+    },
 }
 
 fn look(entry: &Path) -> Result<Vec<Seen>, String> {
@@ -93,40 +112,46 @@ fn look(entry: &Path) -> Result<Vec<Seen>, String> {
         io::ErrorKind::NotFound => "it is not there".to_owned(),
         kind => kind.to_string(),
     };
-    let metadata = fs::symlink_metadata(entry).map_err(unreadable)?;
-    if !metadata.is_file() && !metadata.is_dir() {
-        return Err("it is neither a file nor a directory".to_owned());
-    }
-    let real = entry.canonicalize().map_err(unreadable)?;
     let mut seen = Vec::new();
-    for file in WalkDir::new(entry).sort_by_file_name() {
-        let file = file.map_err(|error| unreadable(error.into()))?;
-        let kind = file.file_type();
-        let is_inside = || {
-            let target = file.path().canonicalize().ok();
-            target.is_some_and(|it| it.starts_with(&real) && it.is_file())
+    for part in WalkDir::new(entry).follow_root_links(false).sort_by_file_name() {
+        let part = part.map_err(|error| unreadable(error.into()))?;
+        let metadata = part.metadata().map_err(|error| unreadable(error.into()))?;
+        let content = if metadata.is_dir() {
+            Content::Directory
+        } else if metadata.is_file() {
+            let changed = (metadata.mtime(), metadata.mtime_nsec());
+            Content::File { inode: metadata.ino(), size: metadata.size(), changed }
+        } else {
+            return Err("it has links, or what is neither a file nor a directory".to_owned());
         };
-        let can_be_packed = kind.is_file() || kind.is_dir() || kind.is_symlink() && is_inside();
-        if !can_be_packed {
-            return Err("it has links that lead out of it, or what is no file".to_owned());
-        }
-        if file.path().to_str().is_none() {
+        let path = part.path().strip_prefix(entry).unwrap_or(part.path()).to_owned();
+        if path.to_str().is_none() {
             return Err("it has files whose names are not text".to_owned());
         }
-        let metadata = file.metadata().map_err(|error| unreadable(error.into()))?;
-        seen.push(Seen {
-            path: file.into_path(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            times: [
-                metadata.mtime(),
-                metadata.mtime_nsec(),
-                metadata.ctime(),
-                metadata.ctime_nsec(),
-            ],
-        });
+        seen.push(Seen { path, content });
     }
     Ok(seen)
+}
+
+/// Gives the files of a checkpoint second names, in a directory that is made anew.
+fn hold_by_other_names(seen: &[Seen], entry: &Path, hold: &Path, name: &str) -> io::Result<()> {
+    match fs_err::remove_dir_all(hold) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => fs_err::create_dir(hold)?,
+    }
+    let held = hold.join(name);
+    for Seen { path, content } in seen {
+        // Joined to nothing, a path would end in a slash.
+        let [from, to] = match path.as_os_str().is_empty() {
+            true => [entry.to_owned(), held.clone()],
+            false => [entry.join(path), held.join(path)],
+        };
+        match content {
+            Content::Directory => fs_err::create_dir(to)?,
+            Content::File { .. } => fs_err::hard_link(from, to)?,
+        }
+    }
+    Ok(())
 }
 
 /// Makes a directory of checkpoints hold this one and nothing else; when that fails, nothing at
