@@ -5,10 +5,23 @@
 //! Its working directory is the workspace: a copy of the project, `config.yml`, `data.csv` (to
 //! train) or `historic.csv` and `future.csv` (to predict), and `geo.json` if the request had
 //! geometry. Prediction begins with what training left and must write `predictions.csv`. Exit
-//! code 0 means that it went well.
+//! code 0 means that it went well, and 75 that it may go well later
+//! ([`TEMPORARY_FAILURE`](super::TEMPORARY_FAILURE)).
 //!
 //! The environment is the server's without its secrets (see [`is_withheld`](super::is_withheld)),
-//! then that of the project, then `MODELYARD_WORKSPACE`. Standard input is empty.
+//! then that of the project, then these. Standard input is empty.
+//!
+//! * `MODELYARD_WORKSPACE`: the directory around the working directory, by which the processes of
+//!   the run are found;
+//! * `MODELYARD_PROGRESS`: a file to which the script appends what it has to tell, one JSON object
+//!   a line: `{"progress": 0.4, "message": "epoch 3", "counters": {"epoch": 3}}` or
+//!   `{"checkpoint": "epoch-3"}`. It is open as descriptor 3 too, and `MODELYARD_PROGRESS_FD` says
+//!   so;
+//! * `MODELYARD_CHECKPOINT_DIR`: where it writes checkpoints, which are complete when they are
+//!   announced;
+//! * `MODELYARD_CHECKPOINT`: the one to go on from, if there is one.
+//!
+//! `docs/scripts.md` has all of it for people who write scripts.
 //!
 //! # The validate command
 //!

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 
 mod checkpoints;
+mod documented;
 mod functions;
 mod keeping;
 mod processes;
