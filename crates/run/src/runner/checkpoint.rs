@@ -20,9 +20,6 @@ const LONGEST_NAME: usize = 200;
 /// pause has a time of its own.
 const TICK: Duration = Duration::from_millis(20);
 
-/// How often one that changes meanwhile is tried.
-const TRIES: usize = 2;
-
 /// The name of a file or directory right in the directory of checkpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckpointName(String);
@@ -52,42 +49,62 @@ impl fmt::Display for CheckpointName {
     }
 }
 
-/// Packs one checkpoint while its script runs on, or says why not. Blocks.
-///
-/// It is held by other names first, so that the script may remove it, or put another in its place,
-/// while it is packed. Only writing into the same file would tear it, so everything is looked at
-/// before and after.
-pub fn pack(
-    checkpoints: &Path,
-    name: &CheckpointName,
-    scratch: &Path,
-    limits: ArchiveLimits,
-) -> Result<Archive, String> {
-    let entry = checkpoints.join(name.as_str());
-    let hold = scratch.join("taking");
-    for _ in 0..TRIES {
-        let before = look(&entry)?;
+/// A time of the file system, in seconds and nanoseconds.
+pub type FileTime = (i64, i64);
+
+/// A checkpoint as it was when its script said that it is complete.
+#[derive(Debug)]
+pub struct Announced {
+    pub name: CheckpointName,
+    seen: Result<Vec<Seen>, String>,
+}
+
+impl Announced {
+    /// Looks at a checkpoint that was announced at `time` at the latest. Blocks.
+    ///
+    /// It may be packed much later, so what it was like must be known from the beginning.
+    pub fn look(checkpoints: &Path, name: CheckpointName, time: FileTime) -> Self {
+        let seen = look(&checkpoints.join(name.as_str())).and_then(|(seen, changed)| {
+            // Also by removing something from it.
+            if changed > time { Err(CHANGED.to_owned()) } else { Ok(seen) }
+        });
+        Self { name, seen }
+    }
+
+    /// Packs it while its script runs on, or says why not. Blocks.
+    ///
+    /// It is held by other names first, so that the script may remove it, or put another in its
+    /// place, while it is packed. Only writing into the same file would tear it, so everything is
+    /// looked at again afterwards.
+    pub fn pack(
+        self,
+        checkpoints: &Path,
+        scratch: &Path,
+        limits: ArchiveLimits,
+    ) -> Result<Archive, String> {
+        let Self { name, seen } = self;
+        let (before, entry) = (seen?, checkpoints.join(name.as_str()));
         // What is written from now on does not have the time of anything that was seen.
         std::thread::sleep(TICK);
+        let hold = scratch.join("taking");
         let held = hold_by_other_names(&before, &entry, &hold, name.as_str());
-        if !look(&entry).is_ok_and(|now| now == before) {
-            continue;
-        }
         // Some file systems have no second names.
         let packed_from = if held.is_ok() { &hold } else { checkpoints };
         let packed_entry = packed_from.join(name.as_str());
-        let packed = archive::write_entry(packed_from, &packed_entry, scratch, limits);
-        let after = look(&packed_entry);
+        let is_as_before = || look(&packed_entry).is_ok_and(|(now, _)| now == before);
+        let packed = is_as_before()
+            .then(|| archive::write_entry(packed_from, &packed_entry, scratch, limits))
+            .filter(|_| is_as_before());
         let _best_effort = fs_err::remove_dir_all(&hold);
-        if after.is_ok_and(|after| after == before) {
-            return packed.map_err(|error| match error {
-                RunError::Io { cause, .. } => cause.kind().to_string(),
-                error => error.to_string(),
-            });
-        }
+        let packed = packed.ok_or(CHANGED)?;
+        packed.map_err(|error| match error {
+            RunError::Io { cause, .. } => cause.kind().to_string(),
+            error => error.to_string(),
+        })
     }
-    Err("it changed while it was read".to_owned())
 }
+
+const CHANGED: &str = "it changed after it was announced";
 
 /// A part of a checkpoint as it was, by its path in it.
 #[derive(Debug, PartialEq)]
@@ -99,28 +116,24 @@ struct Seen {
 #[derive(Debug, PartialEq)]
 enum Content {
     Directory,
-    File {
-        inode: u64,
-        size: u64,
-        /// In seconds and nanoseconds.
-        changed: (i64, i64),
-    },
+    File { inode: u64, size: u64, written: FileTime },
 }
 
-fn look(entry: &Path) -> Result<Vec<Seen>, String> {
+/// All parts of a checkpoint, and when the last of them was written to.
+fn look(entry: &Path) -> Result<(Vec<Seen>, FileTime), String> {
     let unreadable = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => "it is not there".to_owned(),
         kind => kind.to_string(),
     };
-    let mut seen = Vec::new();
+    let (mut seen, mut changed) = (Vec::new(), (0, 0));
     for part in WalkDir::new(entry).follow_root_links(false).sort_by_file_name() {
         let part = part.map_err(|error| unreadable(error.into()))?;
         let metadata = part.metadata().map_err(|error| unreadable(error.into()))?;
+        let written = (metadata.mtime(), metadata.mtime_nsec());
         let content = if metadata.is_dir() {
             Content::Directory
         } else if metadata.is_file() {
-            let changed = (metadata.mtime(), metadata.mtime_nsec());
-            Content::File { inode: metadata.ino(), size: metadata.size(), changed }
+            Content::File { inode: metadata.ino(), size: metadata.size(), written }
         } else {
             return Err("it has links, or what is neither a file nor a directory".to_owned());
         };
@@ -128,9 +141,10 @@ fn look(entry: &Path) -> Result<Vec<Seen>, String> {
         if path.to_str().is_none() {
             return Err("it has files whose names are not text".to_owned());
         }
+        changed = changed.max(written);
         seen.push(Seen { path, content });
     }
-    Ok(seen)
+    Ok((seen, changed))
 }
 
 /// Gives the files of a checkpoint second names, in a directory that is made anew.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ArchiveLimits, blocking,
-    checkpoint::{self, CheckpointName},
+    checkpoint::Announced,
     progress::{News, Tail},
     watcher::{Stream, Watcher},
 };
@@ -31,15 +31,18 @@ pub struct Checkpoints {
     pub watcher: Arc<dyn Watcher>,
 }
 
+/// What the log says of a checkpoint that was not taken.
+type NotTaken = String;
+
 /// Follows one script.
 pub struct Follower {
     checkpoints: Checkpoints,
     /// Until it cannot be read any more.
     tail: Option<Tail>,
     /// The newest checkpoint that is not being taken yet. Those before it are of no use.
-    announced: Option<CheckpointName>,
+    announced: Option<Announced>,
     /// One at a time, beside the script.
-    taking: Option<BoxFuture<'static, ()>>,
+    taking: Option<BoxFuture<'static, Result<(), NotTaken>>>,
 }
 
 impl Follower {
@@ -59,7 +62,11 @@ impl Follower {
             tokio::select! {
                 biased;
                 () = ended.cancelled() => return,
-                () = taken => self.taking = None,
+                taken = taken => {
+                    self.taking = None;
+                    self.look(false).await;
+                    self.told(taken);
+                }
                 () = sleep(POLL) => self.look(false).await,
             }
             if self.taking.is_none() {
@@ -75,13 +82,14 @@ impl Follower {
         if well {
             return;
         }
-        let Self { checkpoints, announced, taking, .. } = self;
         let rest = async {
-            if let Some(taking) = taking {
-                taking.await;
+            if let Some(taking) = self.taking.take() {
+                let taken = taking.await;
+                self.told(taken);
             }
-            if let Some(name) = announced {
-                checkpoints.take(name).await;
+            if let Some(announced) = self.announced.take() {
+                let taken = self.checkpoints.clone().take(announced).await;
+                self.told(taken);
             }
         };
         let patience = async {
@@ -91,18 +99,32 @@ impl Follower {
         tokio::select! { () = rest => {}, () = patience => {} }
     }
 
+    /// When there is a newer one, nobody misses the one that was not taken.
+    fn told(&self, taken: Result<(), NotTaken>) {
+        if let Err(line) = taken
+            && self.announced.is_none()
+        {
+            self.checkpoints.watcher.said(Stream::Server, &line);
+        }
+    }
+
     async fn look(&mut self, for_the_last_time: bool) {
         let Some(mut tail) = self.tail.take_if(|it| it.has_news() || for_the_last_time) else {
             return;
         };
+        let directory = self.checkpoints.directory.clone();
         let read = blocking(move || {
-            let news = if for_the_last_time { tail.finish() } else { tail.read() }?;
-            Ok((tail, news))
+            let mut news = if for_the_last_time { tail.finish() } else { tail.read() }?;
+            let announced = match news.checkpoint.take() {
+                Some(name) => Some(Announced::look(&directory, name, tail.time()?)),
+                None => None,
+            };
+            Ok((tail, news, announced))
         });
-        let News { progress, checkpoint, complaint } = match read.await {
-            Ok((tail, news)) => {
+        let (News { progress, complaint, .. }, announced) = match read.await {
+            Ok((tail, news, announced)) => {
                 self.tail = Some(tail);
-                news
+                (news, announced)
             }
             Err(error) => {
                 tracing::warn!(%error, "the progress of a script is not heard any more");
@@ -116,32 +138,28 @@ impl Follower {
         if let Some(progress) = progress {
             watcher.progressed(progress);
         }
-        if checkpoint.is_some() {
-            self.announced = checkpoint;
+        if announced.is_some() {
+            self.announced = announced;
         }
     }
 }
 
 impl Checkpoints {
     /// Packs a checkpoint and gives it to the watcher.
-    fn take(self, name: CheckpointName) -> BoxFuture<'static, ()> {
+    fn take(self, announced: Announced) -> BoxFuture<'static, Result<(), NotTaken>> {
         Box::pin(async move {
             let Self { directory, scratch, limits, watcher } = self;
-            let packed = name.clone();
-            let packed =
-                blocking(move || Ok(checkpoint::pack(&directory, &packed, &scratch, limits)));
+            let name = announced.name.clone();
+            let packed = blocking(move || Ok(announced.pack(&directory, &scratch, limits)));
             let taken = match packed.await {
                 Ok(Ok(archive)) => {
-                    let kept = watcher.checkpointed(name.as_str(), archive).await;
-                    kept.map_err(|failure| failure.detail().to_owned())
+                    let stored = watcher.checkpointed(name.as_str(), archive).await;
+                    stored.map_err(|failure| failure.detail().to_owned())
                 }
                 Ok(Err(reason)) => Err(reason),
                 Err(error) => Err(error.to_string()),
             };
-            if let Err(reason) = taken {
-                let line = format!("the checkpoint `{name}` was not taken: {reason}");
-                watcher.said(Stream::Server, &line);
-            }
+            taken.map_err(|reason| format!("the checkpoint `{name}` was not taken: {reason}"))
         })
     }
 }

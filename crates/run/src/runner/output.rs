@@ -93,10 +93,13 @@ impl Lines {
             left_out += self.line.len() - error.valid_up_to();
             self.line.truncate(error.valid_up_to());
         }
+        let mut text = String::from_utf8_lossy(&self.line);
         // No database takes a NUL in a text.
-        let mut text = String::from_utf8_lossy(&self.line).replace('\0', "\u{fffd}");
+        if text.contains('\0') {
+            text = text.replace('\0', "\u{fffd}").into();
+        }
         if left_out > 0 {
-            text.push_str(&format!(" [... {left_out} bytes left out ...]"));
+            text.to_mut().push_str(&format!(" [... {left_out} bytes left out ...]"));
         }
         tell(&text);
         self.line.clear();

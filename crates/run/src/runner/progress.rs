@@ -8,14 +8,14 @@ use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions},
     io, mem,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
 use modelyard_kernel::Progress;
 use serde::Deserialize;
 
-use super::checkpoint::CheckpointName;
+use super::checkpoint::{CheckpointName, FileTime};
 
 /// No line is longer.
 const LONGEST_LINE: usize = 64 << 10;
@@ -221,6 +221,12 @@ impl Tail {
             self.offset += length as u64;
             self.told.push(&buffer[..length], &mut news);
         }
+    }
+
+    /// When something was written to it last: nothing that was read is from later.
+    pub fn time(&self) -> io::Result<FileTime> {
+        let metadata = self.file.metadata()?;
+        Ok((metadata.mtime(), metadata.mtime_nsec()))
     }
 
     /// As [`Tail::read`], for the last time.

@@ -151,43 +151,110 @@ async fn one_that_changes_while_it_is_packed_is_not_taken() {
     let (output, ()) = tokio::join!(sh(&place, command, &limits), checks);
     assert_eq!(output.unwrap().exit_code, 0);
     assert_eq!(heard.checkpoints(), [""; 0]);
-    let expected = "the checkpoint `moving` was not taken: it changed while it was read";
+    let expected = "the checkpoint `moving` was not taken: it changed after it was announced";
     assert_eq!(heard.lines(Stream::Server), [expected]);
 }
 
+/// The content of the files of a checkpoint, which are to be equal.
+fn letters(archive: Bytes) -> Vec<u8> {
+    let files = archive::unpack(Cursor::new(archive), ArchiveLimits::default()).unwrap();
+    let mut letters: Vec<u8> = files.into_values().flatten().collect();
+    letters.sort_unstable();
+    letters.dedup();
+    letters
+}
+
+/// The letters of what was taken, each of which must be whole.
+fn whole(heard: &Heard) -> Vec<u8> {
+    let taken: Vec<_> =
+        heard.checkpoints.lock().drain(..).map(|(_, archive)| letters(archive)).collect();
+    assert!(taken.iter().all(|it| it.len() == 1), "each is of one time: {taken:?}");
+    taken.concat()
+}
+
 #[tokio::test]
-async fn a_script_may_remove_a_checkpoint_that_it_announced() {
-    // Packing takes longer than the next one takes to come.
-    let place = place();
-    let checkpoints = place.root.path().join("checkpoints");
-    let write = |letter: &str| {
-        fs_err::create_dir_all(checkpoints.join("it/deep")).unwrap();
-        fs_err::write(checkpoints.join("it/deep/weights"), letter.repeat(20_000_000)).unwrap();
-        fs_err::write(checkpoints.join("it/epoch"), letter).unwrap();
+async fn a_script_may_remove_a_checkpoint_when_the_next_is_announced() {
+    let (place, heard) = heard_place();
+    // Packing each takes longer than the next one takes to come.
+    let command = r#"
+        cd "$MODELYARD_CHECKPOINT_DIR"
+        for letter in a b c d e f g h; do
+            mkdir $letter
+            for file in 1 2 3; do head -c 2000000 /dev/zero | tr '\0' $letter > $letter/$file; done
+            echo "{\"checkpoint\": \"$letter\"}" >&3
+            rm -rf "$before"; before=$letter
+            sleep 0.1
+        done
+        exit 1
+    "#;
+    sh(&place, command, &Limits::default()).await.unwrap();
+    assert_eq!(heard.lines(Stream::Server), [""; 0]);
+    let taken = whole(&heard);
+    assert!(taken.len() >= 2 && taken.is_sorted() && taken.last() == Some(&b'h'), "{taken:?}");
+}
+
+#[tokio::test]
+async fn one_that_is_written_over_later_is_not_taken() {
+    let heard = Arc::new(Heard { delay: Duration::from_millis(400), ..Heard::default() });
+    let Place { run, root } = place();
+    let place = Place { run: run.with_watcher(heard.clone()), root };
+    // When the second one has its turn, it is half written over, and nothing moves.
+    let command = r#"
+        cd "$MODELYARD_CHECKPOINT_DIR"
+        echo a > first; echo '{"checkpoint": "first"}' >&3; sleep 0.3
+        mkdir latest; echo a > latest/1; echo a > latest/2; echo '{"checkpoint": "latest"}' >&3; sleep 0.25
+        echo b > latest/1
+        until test -e ../files/go; do sleep 0.01; done
+        # This one is being written over before anybody could look.
+        mkdir hasty; echo a > hasty/1; echo a > hasty/2; echo '{"checkpoint": "hasty"}' >&3; sleep 0.02
+        echo b > hasty/1
+        exit 1
+    "#;
+    let limits = Limits::default();
+    let checks = async {
+        until("a line", || heard.lines(Stream::Server).len() == 1).await;
+        fs_err::write(place.file("go"), "").unwrap();
     };
-    write("a");
-    let scratch = place.root.path().to_owned();
-    let packing = {
-        let checkpoints = checkpoints.clone();
-        let name = checkpoint::CheckpointName::read("it").unwrap();
-        blocking(move || {
-            let limits = ArchiveLimits::default();
-            Ok(checkpoint::pack(&checkpoints, &name, &scratch, limits))
-        })
-    };
-    let held = place.root.path().join("taking/it/epoch");
-    let replacing = async {
-        until("second names", || held.exists()).await;
-        sleep(Duration::from_millis(20)).await;
-        fs_err::remove_dir_all(checkpoints.join("it")).unwrap();
-        write("b");
-    };
-    let (packed, ()) = tokio::join!(packing, replacing);
-    let Archive::Memory(bytes) = packed.unwrap().unwrap() else { panic!("it is small") };
-    let files = archive::unpack(Cursor::new(bytes), ArchiveLimits::default()).unwrap();
-    let epoch = files["it/epoch"].first().copied().unwrap();
-    assert!(files["it/deep/weights"].iter().all(|byte| *byte == epoch), "all of it is of one time");
-    assert!(!held.exists());
+    let (output, ()) = tokio::join!(sh(&place, command, &limits), checks);
+    output.unwrap();
+    assert_eq!(heard.checkpoints(), ["first"]);
+    let line =
+        |name| format!("the checkpoint `{name}` was not taken: it changed after it was announced");
+    assert_eq!(heard.lines(Stream::Server), [line("latest"), line("hasty")]);
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_whole_whenever_the_script_dies() {
+    // One script moves its checkpoints into place; the other one writes over the one it announced.
+    let moving = "rm -rf latest; mv ../new latest";
+    let careless = "mkdir -p latest; for file in 1 2 3; do cat ../new/$file > latest/$file; done; rm -r ../new";
+    let mut taken = 0;
+    for (milliseconds, store) in [(230, moving), (310, careless), (430, moving), (570, careless)] {
+        let (place, heard) = heard_place();
+        let command = format!(
+            r#"
+            cd "$MODELYARD_CHECKPOINT_DIR"
+            while :; do for letter in a b c d e f g h; do
+                mkdir ../new
+                for file in 1 2 3; do head -c 300000 /dev/zero | tr '\0' $letter > ../new/$file; done
+                {store}
+                echo '{{"checkpoint": "latest"}}' >&3
+                sleep 0.0$(($$ % 7))
+            done; done
+            "#
+        );
+        let limits = Limits::default();
+        let dying = async {
+            sleep(Duration::from_millis(milliseconds)).await;
+            let record = place.run.workspace.directory().unwrap().process_file();
+            let record = fs_err::read_to_string(record).unwrap();
+            assert!(procfs::Identity::parse(&record).unwrap().kill_group());
+        };
+        let (output, ()) = tokio::join!(sh(&place, &command, &limits), dying);
+        assert_eq!(output.unwrap().exit_code, -9);
+        taken += whole(&heard).len();
+    }
+    assert!(taken > 0);
 }
 
 #[tokio::test]
