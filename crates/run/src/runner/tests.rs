@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,10 @@ use bytes::Bytes;
 use modelyard_kernel::{Failure, Kind, Progress, Verdict};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -45,6 +49,9 @@ struct Heard {
     checkpoints: Mutex<Vec<(String, Bytes)>>,
     /// How long it takes to store a checkpoint.
     delay: Duration,
+    /// Until when it takes to store the first one.
+    gate: Option<Notify>,
+    storing: AtomicBool,
 }
 
 #[async_trait]
@@ -59,6 +66,11 @@ impl Watcher for Heard {
 
     async fn checkpointed(&self, name: &str, archive: Archive) -> Result<(), Failure> {
         sleep(self.delay).await;
+        if let Some(gate) = &self.gate
+            && !self.storing.swap(true, Ordering::Relaxed)
+        {
+            gate.notified().await;
+        }
         let Archive::Memory(bytes) = archive else { panic!("it is small") };
         self.checkpoints.lock().push((name.to_owned(), bytes));
         if name == "refused" {
@@ -88,7 +100,11 @@ impl Heard {
 
 /// A place whose run is heard.
 fn heard_place() -> (Place, Arc<Heard>) {
-    let heard = Arc::new(Heard::default());
+    heard_by(Heard::default())
+}
+
+fn heard_by(heard: Heard) -> (Place, Arc<Heard>) {
+    let heard = Arc::new(heard);
     let Place { run, root } = place();
     (Place { run: run.with_watcher(heard.clone()), root }, heard)
 }

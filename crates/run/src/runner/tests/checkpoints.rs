@@ -1,4 +1,4 @@
-use std::io::Cursor;
+use std::{io::Cursor, time::SystemTime};
 
 use super::*;
 
@@ -76,9 +76,7 @@ async fn a_checkpoint_is_stored_while_the_script_runs_on() {
 
 #[tokio::test]
 async fn of_several_checkpoints_only_the_newest_is_taken() {
-    let heard = Arc::new(Heard { delay: Duration::from_millis(600), ..Heard::default() });
-    let Place { run, root } = place();
-    let place = Place { run: run.with_watcher(heard.clone()), root };
+    let (place, heard) = heard_by(Heard { delay: Duration::from_millis(600), ..Heard::default() });
     let command = r#"
         for number in 1 2 3 4 5 6; do
             echo $number > "$MODELYARD_CHECKPOINT_DIR/$number"
@@ -114,9 +112,7 @@ async fn a_script_that_is_asked_to_stop_may_leave_a_checkpoint() {
 
 #[tokio::test]
 async fn a_checkpoint_that_takes_for_ever_does_not_hold_up_a_cancellation() {
-    let heard = Arc::new(Heard { delay: Duration::from_secs(600), ..Heard::default() });
-    let Place { run, root } = place();
-    let place = Place { run: run.with_watcher(heard.clone()), root };
+    let (place, _) = heard_by(Heard { delay: Duration::from_secs(600), ..Heard::default() });
     let command = r#"
         echo 1 > "$MODELYARD_CHECKPOINT_DIR/first"; echo '{"checkpoint": "first"}' >&3
         echo > ready; exec sleep 60
@@ -194,33 +190,63 @@ async fn a_script_may_remove_a_checkpoint_when_the_next_is_announced() {
 }
 
 #[tokio::test]
-async fn one_that_is_written_over_later_is_not_taken() {
-    let heard = Arc::new(Heard { delay: Duration::from_millis(400), ..Heard::default() });
-    let Place { run, root } = place();
-    let place = Place { run: run.with_watcher(heard.clone()), root };
+async fn one_that_is_written_over_before_its_turn_is_not_taken() {
+    let (place, heard) = heard_by(Heard { gate: Some(Notify::new()), ..Heard::default() });
     // When the second one has its turn, it is half written over, and nothing moves.
     let command = r#"
         cd "$MODELYARD_CHECKPOINT_DIR"
-        echo a > first; echo '{"checkpoint": "first"}' >&3; sleep 0.3
-        mkdir latest; echo a > latest/1; echo a > latest/2; echo '{"checkpoint": "latest"}' >&3; sleep 0.25
-        echo b > latest/1
-        until test -e ../files/go; do sleep 0.01; done
-        # This one is being written over before anybody could look.
-        mkdir hasty; echo a > hasty/1; echo a > hasty/2; echo '{"checkpoint": "hasty"}' >&3; sleep 0.02
-        echo b > hasty/1
-        exit 1
+        echo a > first; echo '{"checkpoint": "first"}' >&3
+        until test -e ../files/first; do sleep 0.01; done
+        mkdir latest; echo a > latest/1; echo a > latest/2; echo '{"checkpoint": "latest", "progress": 0.5}' >&3
+        until test -e ../files/second; do sleep 0.01; done
+        echo b > latest/1; echo > ../files/third
+        until test -e ../files/fourth; do sleep 0.01; done
     "#;
     let limits = Limits::default();
+    let go = |file: &str| fs_err::write(place.file(file), "").unwrap();
     let checks = async {
-        until("a line", || heard.lines(Stream::Server).len() == 1).await;
-        fs_err::write(place.file("go"), "").unwrap();
+        until("the first one", || heard.storing.load(Ordering::Relaxed)).await;
+        go("first");
+        until("the second one", || !heard.progress.lock().is_empty()).await;
+        go("second");
+        until("writing over it", || place.file("third").exists()).await;
+        heard.gate.as_ref().unwrap().notify_one();
+        until("a line", || !heard.lines(Stream::Server).is_empty()).await;
+        go("fourth");
     };
     let (output, ()) = tokio::join!(sh(&place, command, &limits), checks);
-    output.unwrap();
+    assert_eq!(output.unwrap().exit_code, 0);
     assert_eq!(heard.checkpoints(), ["first"]);
-    let line =
-        |name| format!("the checkpoint `{name}` was not taken: it changed after it was announced");
-    assert_eq!(heard.lines(Stream::Server), [line("latest"), line("hasty")]);
+    let line = "the checkpoint `latest` was not taken: it changed after it was announced";
+    assert_eq!(heard.lines(Stream::Server), [line]);
+}
+
+#[test]
+fn nothing_of_a_checkpoint_is_from_after_its_announcement() {
+    let checkpoints = tempfile::tempdir().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let it = checkpoints.path().join("it");
+    let pack = |time: SystemTime| {
+        let time = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let time = (time.as_secs().cast_signed(), time.subsec_nanos().into());
+        let name = checkpoint::CheckpointName::read("it").unwrap();
+        let announced = checkpoint::Announced::look(checkpoints.path(), name, time);
+        announced.pack(checkpoints.path(), scratch.path(), ArchiveLimits::default())
+    };
+    let written = |file: &Path| fs_err::metadata(file).unwrap().modified().unwrap();
+    let tick = || std::thread::sleep(Duration::from_millis(20));
+    fs_err::create_dir(&it).unwrap();
+    fs_err::write(it.join("1"), "a").unwrap();
+    tick();
+    fs_err::write(it.join("2"), "a").unwrap();
+    let announced = written(&it.join("2")).max(written(&it));
+    assert!(pack(announced).is_ok());
+    assert!(pack(written(&it.join("1"))).is_err(), "one was written later");
+    tick();
+    fs_err::remove_file(it.join("1")).unwrap();
+    assert!(pack(announced).is_err(), "one was removed later");
+    assert!(pack(written(&it)).is_ok());
+    assert_eq!(fs_err::read_dir(scratch.path()).unwrap().count(), 0);
 }
 
 #[tokio::test]

@@ -227,7 +227,7 @@ async fn functions_can_check_requests() {
 }
 
 struct Stateful {
-    ready: std::sync::atomic::AtomicBool,
+    ready: AtomicBool,
 }
 
 impl Model for Stateful {
@@ -235,12 +235,12 @@ impl Model for Stateful {
     type Fitted = bool;
 
     async fn on_init(&self) -> Result<(), ModelError> {
-        self.ready.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.ready.store(true, Ordering::Relaxed);
         Ok(())
     }
 
     async fn train(&self, _: Value, _: TrainData) -> Result<bool, ModelError> {
-        Ok(self.ready.load(std::sync::atomic::Ordering::Relaxed))
+        Ok(self.ready.load(Ordering::Relaxed))
     }
 
     async fn predict(&self, _: Value, ready: bool, data: PredictData) -> Result<Frame, ModelError> {
