@@ -127,24 +127,34 @@ async fn processor_time_is_limited() {
     assert_eq!(error.to_string(), "train went over its limit of 1 seconds of processor time");
 }
 
-#[tokio::test]
-async fn processor_time_is_that_of_all_processes() {
+/// Uses some processor time, but far from what a single process may use.
+const COUNT: &str = "i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done";
+
+async fn uses_too_much_processor_time(command: &str) {
     let place = place();
     let limits = Limits { cpu_time: Some(Duration::from_secs(1)), ..Limits::default() };
-    let count = "i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done";
-    // Each of them is far from the limit of a single process. The first has children that are
-    // waited for, the second one that has left its group, the third has none that anybody waits for.
-    for command in [
-        format!("while :; do sh -c '{count}'; done"),
-        format!("setsid sh -c 'while :; do sh -c \"{count}\"; done' & sleep 60"),
-        format!("while :; do (sh -c '{count}; {count}' &); sleep 0.1; done"),
-    ] {
-        let error = sh(&place, &command, &limits).await.unwrap_err();
-        let expected = "train went over its limit of 1 seconds of processor time";
-        assert_eq!(error.to_string(), expected, "{command}");
-        let workspace = place.run.workspace.directory().unwrap().path().to_owned();
-        assert_eq!(procfs::kill_marked(&workspace), 0, "nobody is left");
-    }
+    let error = sh(&place, command, &limits).await.unwrap_err();
+    assert_eq!(error.to_string(), "train went over its limit of 1 seconds of processor time");
+    assert_eq!(error.output().unwrap().exit_code, -15);
+    let workspace = place.run.workspace.directory().unwrap().path().to_owned();
+    assert_eq!(procfs::kill_marked(&workspace), 0, "nobody is left");
+}
+
+#[tokio::test]
+async fn processor_time_is_that_of_all_processes() {
+    uses_too_much_processor_time(&format!("while :; do sh -c '{COUNT}'; done")).await;
+}
+
+#[tokio::test]
+async fn processor_time_is_also_that_of_those_that_left_the_group() {
+    let command = format!("setsid sh -c 'while :; do sh -c \"{COUNT}\"; done' & sleep 60");
+    uses_too_much_processor_time(&command).await;
+}
+
+#[tokio::test]
+async fn processor_time_is_also_that_of_those_that_nobody_waits_for() {
+    let command = format!("while :; do (sh -c '{COUNT}; {COUNT}' &); sleep 0.1; done");
+    uses_too_much_processor_time(&command).await;
 }
 
 /// Each of them holds 60 MB, since `tail` holds its last line, which here never ends.
