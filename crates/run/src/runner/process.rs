@@ -60,6 +60,9 @@ pub struct Script<'a> {
 /// When the leader has ended, all of its process group has. When the run is canceled the group
 /// gets `SIGTERM` and after a grace `SIGKILL`, all in less than two seconds; when the future is
 /// dropped it gets `SIGKILL` at once.
+///
+/// What the script says goes to the watcher of the run. When it did not end well, its last
+/// checkpoint is stored before this ends; a canceled run waits for that a few seconds at most.
 pub async fn run_script(script: Script<'_>, run: &Run) -> Result<ScriptOutput, RunError> {
     let Run { workspace, cancel, watcher } = run;
     let Script { stage, limits, .. } = script;
