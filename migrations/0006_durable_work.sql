@@ -56,6 +56,8 @@ CREATE TABLE job_steps (
         REFERENCES jobs (tenant_id, service_id, id) ON DELETE CASCADE
 );
 
+CREATE INDEX job_steps_local ON job_steps (node) WHERE node <> '';
+
 -- What jobs print, some lines to a row.
 CREATE TABLE job_logs (
     tenant_id  {text}  NOT NULL,

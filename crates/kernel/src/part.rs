@@ -209,6 +209,11 @@ impl Failed {
         Self { error, traceback: None, verdict: Verdict::Permanent }
     }
 
+    /// A failure of which `error` says all.
+    pub fn told(error: String) -> Self {
+        Self { error, traceback: None, verdict: Verdict::Permanent }
+    }
+
     /// The same, but it may go well later.
     #[must_use]
     pub fn transient(self) -> Self {

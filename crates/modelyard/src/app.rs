@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use modelyard_flow::job::{Engine, Jobs};
 use modelyard_kernel::part::Counter;
-use modelyard_kernel::{Background, Blobs, Caller, Clock, Db, HealthCheck, Part, Result, Work};
+use modelyard_kernel::{Background, Blobs, Clock, Db, HealthCheck, Part, Result, Work};
 use modelyard_ml::info::http::Info;
 use modelyard_ml::ml::{Ml, Model};
 use modelyard_run::artifact::Artifacts;
@@ -105,7 +105,7 @@ pub fn assemble(
         Artifacts::new(db.clone(), clock.clone(), blobs.clone(), service.hierarchy.clone());
     let configs =
         Configs::new(db.clone(), clock.clone(), artifacts.clone(), service.config.clone());
-    let jobs = has_jobs.then(|| engine.jobs(Caller::system("jobs", TENANT, &id)));
+    let jobs = has_jobs.then(|| engine.jobs());
     let publisher = jobs.clone().map(|jobs| {
         let publisher =
             Publisher::new(db.clone(), jobs.clone(), artifacts.clone(), configs.clone());

@@ -24,15 +24,15 @@ pub mod service;
 pub mod settings;
 mod system;
 
-pub use modelyard_kernel::part::Checked;
+pub use modelyard_kernel::part::{Checked, Progress};
 pub use modelyard_kernel::{Health, form::Bounds};
 pub use modelyard_ml::info::{AssessedStatus, ModelMetadata, PeriodType, ServiceId, ServiceInfo};
 pub use modelyard_run::artifact::{Access, Hierarchy};
 pub use modelyard_run::config::schema::{ConfigSchema, Field, FieldKind};
 pub use modelyard_run::frame::{Cell, Frame};
 pub use modelyard_run::runner::{
-    ConfigFormat, Diagnostic, Limits, Model, ModelError, ModelRunner, PredictData, Runner,
-    Severity, ShellRunner, ShellSpec, TrainData, functions,
+    ConfigFormat, Diagnostic, Limits, Model, ModelError, ModelRunner, PredictData, Reporter,
+    Runner, Severity, ShellRunner, ShellSpec, TrainData, functions,
 };
 pub use server::Server;
 pub use service::{Service, ServiceBuilder};

@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use modelyard_flow::job::Engine;
 use modelyard_kernel::background::on_a_thread;
 use modelyard_kernel::blobs::OpenError;
-use modelyard_kernel::{Background, Blobs, Caller, Clock, Db, Failure, HealthCheck, db};
+use modelyard_kernel::{Background, Blobs, Caller, Clock, Db, Failure, HealthCheck, Ulid, db};
 use modelyard_ml::info::PeriodType;
 use modelyard_ml::ml::Ml;
 use modelyard_run::runner::{RunError, Workspace};
@@ -191,6 +191,7 @@ impl Server {
         let mut begun = Begun {
             background: shared.background.clone(),
             db: shared.db.clone(),
+            engine: shared.engine.clone(),
             models: Vec::new(),
             patience: settings.server.drain.max(settings.jobs.drain) + Duration::from_secs(6),
             work_root: shared.work_root.clone(),
@@ -282,6 +283,7 @@ impl Server {
 struct Begun {
     background: Background,
     db: Db,
+    engine: Engine,
     /// Models whose own start is done.
     models: Vec<Ml>,
     /// How long each kind of work may take to end.
@@ -291,7 +293,7 @@ struct Begun {
 
 impl Begun {
     async fn stop(self) {
-        let Self { background, db, models, patience, work_root } = self;
+        let Self { background, db, engine, models, patience, work_root } = self;
         if !background.shutdown(patience).await {
             tracing::warn!("some work did not end in time and is left behind");
         }
@@ -300,8 +302,13 @@ impl Begun {
             tracing::warn!("a model did not clean up in time and is left behind");
         }
         // What was let go of a moment ago may not be gone yet, and the runtime waits for nobody.
-        if let Err(failure) = sweep_workspaces(&work_root).await {
-            tracing::warn!(%failure, "workspaces are left for the next start");
+        match engine.wanted_here().await {
+            Ok(wanted) => {
+                if let Err(failure) = sweep_workspaces(&work_root, wanted).await {
+                    tracing::warn!(%failure, "workspaces are left for the next start");
+                }
+            }
+            Err(failure) => tracing::warn!(%failure, "workspaces are left for the next start"),
         }
         db.close().await;
     }
@@ -341,11 +348,11 @@ async fn share_with(
     }
     let blobs = open_blobs(settings, data_dir.path(), clock.clone())?;
     let work_root = settings.data.temp_dir.clone().unwrap_or_else(|| data_dir.path().join("work"));
-    sweep_workspaces(&work_root).await?;
     let background = Background::default();
     let node = data_dir.node().to_owned();
     let engine =
         Engine::new(db.clone(), clock.clone(), background.clone(), node, settings.jobs.options());
+    sweep_workspaces(&work_root, engine.wanted_here().await?).await?;
     Ok(Shared {
         db,
         blobs,
@@ -372,11 +379,12 @@ pub fn open_blobs(settings: &Settings, data_dir: &Path, clock: Clock) -> Result<
 }
 
 /// Ends and removes what nobody holds any more, such as what a process that was killed left behind.
-async fn sweep_workspaces(root: &Path) -> Result<(), DataDirError> {
+/// Those of `wanted` jobs stay.
+async fn sweep_workspaces(root: &Path, wanted: HashSet<Ulid>) -> Result<(), DataDirError> {
     let root: PathBuf = root.to_owned();
     let swept = on_a_thread(move || {
         fs_err::create_dir_all(&root)?;
-        Workspace::sweep(&root, |_| false)
+        Workspace::sweep(&root, |job| wanted.contains(&job))
     });
     let swept = swept.await.unwrap_or_else(|it| Err(std::io::Error::other(it)));
     let swept = swept.map_err(DataDirError::Unusable)?;

@@ -89,6 +89,20 @@ pub(super) async fn requeue_own(conn: &mut Conn, node: &str) -> Result<u64> {
     .await
 }
 
+/// Unfinished jobs with steps that are of use on this node only.
+pub(super) async fn with_local_steps(conn: &mut Conn, node: &str) -> Result<Vec<JobId>> {
+    let found: Vec<(JobId,)> = query(
+        "SELECT DISTINCT job_id FROM job_steps WHERE node = $1 AND EXISTS (
+             SELECT 1 FROM jobs WHERE jobs.tenant_id = job_steps.tenant_id
+                 AND jobs.service_id = job_steps.service_id AND jobs.id = job_steps.job_id
+                 AND jobs.status IN ('pending', 'running'))",
+    )
+    .bind(node)
+    .fetch_all(conn)
+    .await?;
+    Ok(found.into_iter().map(|it| it.0).collect())
+}
+
 /// What a beat is to do, and for whom.
 #[derive(Clone, Debug)]
 pub(super) struct Beat {

@@ -241,6 +241,21 @@ impl Context {
         Ok(patiently(machine, &self.cancel, write).await?)
     }
 
+    /// Writes down what a local step that began at `started_at` came to, also when it was done before:
+    /// what it had made may be gone by now.
+    ///
+    /// # Errors
+    /// As [`Context::note`].
+    pub async fn note_here<T: Serialize>(
+        &self,
+        name: &str,
+        value: &T,
+        started_at: Time,
+    ) -> Result<(), Failed> {
+        let node = self.jobs.machine().node.clone();
+        self.write_over(name, &node, value, started_at, None, true).await
+    }
+
     /// Lets the job rest until `time`: its place is free for others meanwhile. The first time this
     /// gives an error, which the work must pass on; after `time` it gives nothing. `name` is that of
     /// a step.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use modelyard_kernel::db::notify;
-use modelyard_kernel::{Background, Caller, Clock, Db, Result, Time, Work, failpoint};
+use modelyard_kernel::{Background, Clock, Db, Result, Time, Ulid, Work, failpoint};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -172,14 +172,25 @@ impl Engine {
         }))
     }
 
-    /// The jobs of the service that `system` acts for.
-    pub fn jobs(&self, system: Caller) -> Jobs {
-        Jobs::new(self.clone(), system)
+    /// The jobs that it does.
+    pub fn jobs(&self) -> Jobs {
+        Jobs::new(self.clone())
     }
 
     /// Which process this is, in leases and local steps.
     pub fn node(&self) -> &str {
         &self.0.node
+    }
+
+    /// Unfinished jobs that have done local steps on this node: what their work left on this machine is
+    /// still of use.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn wanted_here(&self) -> Result<HashSet<Ulid>> {
+        let mut conn = self.0.db.conn().await?;
+        let found = claims::with_local_steps(&mut conn, &self.0.node).await?;
+        Ok(found.into_iter().map(|it| it.0).collect())
     }
 
     /// Says what a service does; from then on its jobs are done, once the engine runs.

@@ -40,7 +40,6 @@ pub static FIELDS: Fields = Fields {
         Field::unsortable("owner", FieldKind::Text),
         Field::unsortable("run_at", FieldKind::Time),
         Field::unsortable("deadline_at", FieldKind::Time),
-        Field::unsortable("retry_of", FieldKind::Id),
     ],
     keys: &[
         "id",

@@ -94,25 +94,6 @@ pub(super) async fn write(
     .map(drop)
 }
 
-/// Jobs with steps that are of use on this node only.
-pub(super) async fn with_local_steps(
-    conn: &mut Conn,
-    scope: &Scope,
-    node: &str,
-) -> Result<Vec<JobId>> {
-    let found: Vec<(JobId,)> = scoped(
-        scope,
-        "SELECT DISTINCT job_id FROM job_steps WHERE tenant_id = $1 AND service_id = $2
-             AND node = $3 AND EXISTS (SELECT 1 FROM jobs WHERE jobs.tenant_id = $1
-                 AND jobs.service_id = $2 AND jobs.id = job_steps.job_id
-                 AND jobs.status IN ('pending', 'running'))",
-    )
-    .bind(node)
-    .fetch_all(conn)
-    .await?;
-    Ok(found.into_iter().map(|it| it.0).collect())
-}
-
 /// Shows how far a job has come and what it printed last, in its record. Whoever does not hold it
 /// any more changes nothing.
 pub(super) async fn show(

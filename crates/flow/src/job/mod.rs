@@ -67,19 +67,18 @@ const LET_GO: Duration = Duration::from_secs(10);
 /// How long a count of waiting jobs is believed.
 const COUNTED: Duration = Duration::from_secs(1);
 
-/// The jobs of one service. Cheap to clone.
+/// The jobs of the services of a process: those of whose scope they are asked for. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Jobs(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     engine: Engine,
-    system: Caller,
     /// How much waits, as far as this process knows.
-    waiting: Mutex<HashMap<Arc<str>, Counted>>,
+    waiting: Mutex<HashMap<Scope, Counted>>,
 }
 
-/// How much of a tenant waited when it was counted, and what was added since.
+/// How much waited when it was counted, and what was added since.
 #[derive(Clone, Copy, Debug)]
 struct Counted {
     at: Instant,
@@ -87,8 +86,8 @@ struct Counted {
 }
 
 impl Jobs {
-    fn new(engine: Engine, system: Caller) -> Self {
-        Self(Arc::new(Inner { engine, system, waiting: Mutex::default() }))
+    fn new(engine: Engine) -> Self {
+        Self(Arc::new(Inner { engine, waiting: Mutex::default() }))
     }
 
     fn machine(&self) -> &Machine {
@@ -216,8 +215,7 @@ impl Jobs {
     ) -> Result<Option<Room>> {
         let options = &self.machine().options;
         let most = Room { jobs: options.max_pending, bytes: options.max_pending_bytes };
-        let tenant: Arc<str> = scope.tenant().into();
-        let known = self.0.waiting.lock().get(&tenant).copied();
+        let known = self.0.waiting.lock().get(scope).copied();
         let known = match known.filter(|it| it.at.elapsed() < COUNTED) {
             Some(known) => known,
             None => {
@@ -227,7 +225,7 @@ impl Jobs {
                 if all.len() > 10_000 {
                     all.clear();
                 }
-                all.insert(tenant, counted);
+                all.insert(scope.clone(), counted);
                 counted
             }
         };
@@ -237,7 +235,7 @@ impl Jobs {
     }
 
     fn note_waiting(&self, scope: &Scope, bytes: i64) {
-        if let Some(it) = self.0.waiting.lock().get_mut(scope.tenant()) {
+        if let Some(it) = self.0.waiting.lock().get_mut(scope) {
             it.room.jobs += 1;
             it.room.bytes = it.room.bytes.saturating_add(bytes);
         }
@@ -305,18 +303,6 @@ impl Jobs {
     /// When the database refuses.
     pub async fn is_unfinished(&self, conn: &mut Conn, scope: &Scope, id: Ulid) -> Result<bool> {
         Ok(store::unfinished(conn, scope, JobId(id)).await?)
-    }
-
-    /// Unfinished jobs that have done local steps on this node: what their work left on this machine is
-    /// still of use.
-    ///
-    /// # Errors
-    /// When the database refuses.
-    pub async fn with_local_steps(&self) -> Result<Vec<JobId>> {
-        let machine = self.machine();
-        let scope = self.0.system.permit(READ)?;
-        let mut conn = machine.db.conn().await?;
-        Ok(journal::with_local_steps(&mut conn, scope, &machine.node).await?)
     }
 
     /// One record.

@@ -36,7 +36,7 @@ impl Node {
         let (background, clock) = (Background::default(), Clock::system());
         let (db, node) = (database.db.clone(), name.to_owned());
         let engine = Engine::new(db, clock.clone(), background.clone(), node, options);
-        let jobs = engine.jobs(system());
+        let jobs = engine.jobs();
         Self { engine, jobs, background, clock }
     }
 
@@ -45,7 +45,7 @@ impl Node {
     }
 
     fn does_for(&self, service: &str, policy: Policy, body: Body) {
-        let jobs = self.engine.jobs(Caller::system("jobs", TENANT, service));
+        let jobs = self.engine.jobs();
         let run = move |it: Assignment| body(jobs.clone(), it);
         let work = Work { kind: KIND, queue: "test", policy, run: Arc::new(run) };
         self.engine.serve(service, [work]);
@@ -389,7 +389,7 @@ on_both_databases! {
             ("busy", 0, "1"), ("busy", 0, "2"), ("busy", 0, "3"), ("busy", 9, "urgent"),
             ("small", 0, "1"),
         ] {
-            let jobs = node.engine.jobs(Caller::system("jobs", TENANT, service));
+            let jobs = node.engine.jobs();
             let input = name.as_bytes().to_vec();
             let wishes = Wishes { priority, ..Wishes::default() };
             let new = NewJob { wishes, ..NewJob::new(JobId::new(&node.clock), KIND, input) };

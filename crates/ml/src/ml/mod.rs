@@ -1,6 +1,7 @@
 //! Training and prediction: a request becomes a job, the job runs the model in a workspace, and
 //! what came of it becomes artifacts.
 
+mod attempt;
 mod collect;
 mod geo;
 mod horizon;

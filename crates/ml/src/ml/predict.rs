@@ -1,12 +1,11 @@
 //! The job of a prediction.
 
-use std::io::{self, Cursor};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use modelyard_flow::job::Context;
-use modelyard_kernel::background::{compute, compute_sized};
+use modelyard_kernel::background::compute_sized;
 use modelyard_kernel::blobs::Stored;
 use modelyard_kernel::{Assignment, Caller, Failed, Failure};
 use modelyard_run::artifact::{self, ArtifactId, Content, Draft, Rendered};
@@ -15,15 +14,12 @@ use modelyard_run::frame::Frame;
 use modelyard_run::publish::Publication;
 use modelyard_run::runner::{PredictInput, Predicted, Run, RunError};
 use serde_json::{Map, Value};
-use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
+use super::attempt::Fetched;
 use super::collect::{Harvest, archive_content, frame_content};
 use super::horizon::Horizon;
 use super::model::{Metadata, PREDICTED, PREDICTION_FILES, PredictRequest, TRAINED};
 use super::{Ml, PREDICT, gone, json_size, promised, read_input};
-
-/// An archive up to this size needs no file on its way from the store to the workspace.
-const IN_MEMORY: u64 = 4 << 20;
 
 /// A training that can be predicted with.
 pub(super) struct Training {
@@ -87,14 +83,14 @@ impl Ml {
 
     pub(super) async fn do_predict(&self, mut assignment: Assignment) -> Result<(), Failed> {
         let id = promised(&assignment)?;
-        let context = self.0.jobs.context(&assignment)?;
+        let context = Arc::new(self.0.jobs.context(&assignment)?);
         let request: PredictRequest = read_input(&mut assignment).await?;
         let parent = request.artifact_id;
         let harvest = match self.collected(&context, &assignment).await? {
             Some(harvest) => harvest,
             None => self.predict_anew(&context, &assignment, request).await?,
         };
-        let Harvest { metadata, failed, archive, predictions } = harvest;
+        let Harvest { metadata, failed, archive, predictions, run } = harvest;
         let drafts = match predictions {
             None => vec![self.files(Some(id), parent, &metadata, archive).await?],
             // A prediction, and its files below it.
@@ -107,12 +103,14 @@ impl Ml {
             }
         };
         let publication = Publication { drafts, link: None, failed };
-        Ok(self.0.publisher.publish(&assignment, PREDICT, publication).await?)
+        self.0.publisher.publish(&assignment, PREDICT, publication).await?;
+        Harvest::clear(run).await;
+        Ok(())
     }
 
     async fn predict_anew(
         &self,
-        context: &Context,
+        context: &Arc<Context>,
         assignment: &Assignment,
         request: PredictRequest,
     ) -> Result<Harvest, Failed> {
@@ -124,7 +122,7 @@ impl Ml {
         let PredictRequest { historic, future, geo, .. } = request;
         let (historic, future) = (self.adapt(historic).await?, self.adapt(future).await?);
         let input = PredictInput { config: values, historic, future, geo };
-        let run = self.run("predict", assignment.cancel.clone()).await?;
+        let run = self.begin(context, assignment).await?;
         self.predict_in(run, context, assignment, &training, input).await
     }
 
@@ -159,8 +157,8 @@ impl Ml {
                 }
             },
         };
-        let archive = Arc::new(self.archive(assignment, run).await?);
-        let harvest = Harvest { metadata, failed, archive, predictions };
+        let archive = Arc::new(self.archive(assignment, &run).await?);
+        let harvest = Harvest { metadata, failed, archive, predictions, run: Some(run) };
         self.collect(context, &harvest, started).await?;
         Ok(harvest)
     }
@@ -209,22 +207,15 @@ impl Ml {
         let Some(Content::Blob(blob)) = &training.content else {
             return Err(RunError::Archive("the training artifact has no workspace".to_owned()));
         };
-        let io = |cause| RunError::Io { doing: "unpacking a training".to_owned(), cause };
         let limits = self.0.model.archive_limits;
-        if blob.size_bytes() <= IN_MEMORY {
-            let archive = blob.bytes(IN_MEMORY).await.map_err(|it| io(io::Error::other(it)))?;
-            return run.workspace.extract(Cursor::new(archive), blob.size_bytes(), limits).await;
+        match self.fetch(blob).await? {
+            Fetched::Memory(archive) => {
+                run.workspace.extract(archive, blob.size_bytes(), limits).await
+            }
+            Fetched::File(archive) => {
+                run.workspace.extract(archive, blob.size_bytes(), limits).await
+            }
         }
-        let root = self.0.model.work_root.clone();
-        let file = compute(move || tempfile::tempfile_in(root)).await;
-        let file = file.map_err(|it| io(io::Error::other(it)))?.map_err(io)?;
-        let mut file = tokio::fs::File::from_std(file);
-        let mut stream = std::pin::pin!(blob.stream(0..blob.size_bytes()));
-        while let Some(bytes) = stream.next().await {
-            file.write_all(&bytes.map_err(io)?).await.map_err(io)?;
-        }
-        file.rewind().await.map_err(io)?;
-        run.workspace.extract(file.into_std().await, blob.size_bytes(), limits).await
     }
 }
 

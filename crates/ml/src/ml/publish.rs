@@ -1,9 +1,9 @@
 //! From a workspace to artifacts.
 
 use modelyard_kernel::blobs::Stored;
-use modelyard_kernel::{Assignment, Failed, Result};
+use modelyard_kernel::{Assignment, Failed, Failure, Result};
 use modelyard_run::artifact::{ArtifactId, Draft, NewArtifact, NewContent, WRITE};
-use modelyard_run::runner::{Archive, Run, RunError};
+use modelyard_run::runner::{Archive, Run};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
@@ -13,31 +13,37 @@ use super::Ml;
 const READ: usize = 1 << 20;
 
 impl Ml {
-    /// Stores the workspace as it is now, and removes it.
+    /// Stores the workspace as it is now.
     pub(super) async fn archive(
         &self,
         assignment: &Assignment,
-        run: Run,
+        run: &Run,
     ) -> Result<Stored, Failed> {
-        let blobs = self.0.artifacts.blobs();
-        let mut file = match run.workspace.into_archive(self.0.model.archive_limits).await? {
+        match run.workspace.archive(self.0.model.archive_limits).await? {
             Archive::Memory(bytes) => {
                 let scope = assignment.caller.permit(WRITE)?;
-                return Ok(blobs.put_once(&self.0.db, scope, bytes).await?);
+                Ok(self.0.artifacts.blobs().put_once(&self.0.db, scope, bytes).await?)
             }
+            file => Ok(self.store(file).await?),
+        }
+    }
+
+    /// Stores an archive.
+    pub(super) async fn store(&self, archive: Archive) -> Result<Stored> {
+        let blobs = self.0.artifacts.blobs();
+        let mut file = match archive {
+            Archive::Memory(bytes) => return blobs.put(bytes).await,
             Archive::File(file) => tokio::fs::File::from_std(file),
         };
         let mut writer = blobs.writer();
         loop {
             let mut part = bytes::BytesMut::with_capacity(READ);
-            let read = file.read_buf(&mut part).await;
-            let doing = "reading an archive".to_owned();
-            if read.map_err(|cause| RunError::Io { doing, cause })? == 0 {
+            if file.read_buf(&mut part).await.map_err(Failure::internal)? == 0 {
                 break;
             }
             writer.write(part.freeze()).await?;
         }
-        Ok(writer.finish().await?)
+        writer.finish().await
     }
 
     /// An artifact to be published.

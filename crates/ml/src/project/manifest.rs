@@ -60,8 +60,17 @@ const METADATA: &[&str] = &[
 
 const CONFIG: &[&str] = &["title", "description", "prediction_periods", "fields"];
 const RUNNER: &[&str] = &["train", "predict", "validate", "config_format", "environment"];
-const LIMITS: &[&str] =
-    &["wall_time", "cpu_time", "memory", "output", "file", "archive", "archive_entries"];
+const LIMITS: &[&str] = &[
+    "wall_time",
+    "cpu_time",
+    "memory",
+    "resident_memory",
+    "workspace",
+    "output",
+    "file",
+    "archive",
+    "archive_entries",
+];
 
 /// What a manifest says.
 #[derive(Clone, Debug)]
@@ -280,6 +289,8 @@ fn limits(section: &Section<'_>) -> Limits {
     limits.wall_time = duration("wall_time").or(limits.wall_time);
     limits.cpu_time = duration("cpu_time").or(limits.cpu_time);
     limits.memory_bytes = size("memory").or(limits.memory_bytes);
+    limits.resident_bytes = size("resident_memory").or(limits.resident_bytes);
+    limits.workspace_bytes = size("workspace").or(limits.workspace_bytes);
     limits.file_bytes = size("file").or(limits.file_bytes);
     set(&mut limits.output_bytes, size("output").and_then(|bytes| usize::try_from(bytes).ok()));
     set(&mut limits.archive.total_bytes, size("archive"));

@@ -85,7 +85,7 @@ impl Server {
         let artifacts = Artifacts::new(db.clone(), clock.clone(), blobs, hierarchy);
         let (background, node) = (Background::default(), "node".to_owned());
         let engine = Engine::new(db.clone(), clock.clone(), background, node, Options::default());
-        let jobs = engine.jobs(test_caller());
+        let jobs = engine.jobs();
         let work_root = database.dir().join("work");
         let schema = ConfigSchema::new("Test");
         let configs = Configs::new(db.clone(), clock.clone(), artifacts.clone(), schema);

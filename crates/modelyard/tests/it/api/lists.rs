@@ -52,7 +52,10 @@ async fn fill(client: &TestClient) {
         if enabled && task_type == "python" {
             for _ in 0..2 {
                 client
-                    .post(&format!("/api/v1/tasks/{id}/$execute"), &Value::Null)
+                    .post(
+                        &format!("/api/v1/tasks/{id}/$execute?label=by-hand&deadline_seconds=3600"),
+                        &Value::Null,
+                    )
                     .await
                     .expect(202);
             }
