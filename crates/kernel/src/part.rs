@@ -247,15 +247,21 @@ pub struct Launcher {
     /// What whoever writes it down must be permitted.
     pub permission: Permission,
     /// Whether what was written down can be read; asked when it is written.
-    pub check: Arc<dyn Fn(&Value) -> Result<(), Failure> + Send + Sync>,
+    pub check: Check,
     /// Submits a job in the transaction of whoever begins it. Only one job with the same
     /// [`Launch::unique`] waits at a time.
-    pub launch: Arc<
-        dyn for<'c> Fn(&'c mut Conn, &'c Scope, Launch) -> BoxFuture<'c, Result<Ulid, Failure>>
-            + Send
-            + Sync,
-    >,
+    pub launch: Begin,
 }
+
+/// Whether what was written down can be read.
+pub type Check = Arc<dyn Fn(&Value) -> Result<(), Failure> + Send + Sync>;
+
+/// Submits a job in somebody's transaction, and gives its id.
+pub type Begin = Arc<
+    dyn for<'c> Fn(&'c mut Conn, &'c Scope, Launch) -> BoxFuture<'c, Result<Ulid, Failure>>
+        + Send
+        + Sync,
+>;
 
 impl fmt::Debug for Launcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

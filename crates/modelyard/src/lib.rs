@@ -23,6 +23,7 @@ pub mod server;
 pub mod service;
 pub mod settings;
 mod system;
+pub mod worker;
 
 pub use modelyard_kernel::part::{Checked, Progress};
 pub use modelyard_kernel::{Health, form::Bounds};

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use futures_util::future::join_all;
-use modelyard_flow::job::Engine;
+use modelyard_flow::job::{Engine, Workers};
 use modelyard_kernel::background::on_a_thread;
 use modelyard_kernel::blobs::OpenError;
 use modelyard_kernel::{Background, Blobs, Caller, Clock, Db, Failure, HealthCheck, Ulid, db};
@@ -88,6 +88,9 @@ pub enum ServeError {
         #[source]
         cause: RunError,
     },
+    /// Processes that split the work do not share what they must.
+    #[error("{0}")]
+    NotShared(&'static str),
     /// Nobody could stop it.
     #[error("signals cannot be listened for")]
     Signals(#[source] std::io::Error),
@@ -166,13 +169,7 @@ impl Server {
         settings: Settings,
         stop: impl Future<Output = ()>,
     ) -> Result<Option<Self>, ServeError> {
-        let mut ids = HashSet::new();
-        for service in &services {
-            let id = service.info.id.as_str();
-            if !ids.insert(id.to_owned()) {
-                return Err(ServeError::TwoIds(id.to_owned()));
-            }
-        }
+        check(&services, &settings)?;
         let mut stop = std::pin::pin!(stop);
         // First of all, so that a port that is taken costs nothing. Looking a name up may take long.
         let listener = tokio::select! {
@@ -188,14 +185,7 @@ impl Server {
             shared = share(&settings, &data_dir, clock) => shared?,
             () = &mut stop => return Ok(None),
         };
-        let mut begun = Begun {
-            background: shared.background.clone(),
-            db: shared.db.clone(),
-            engine: shared.engine.clone(),
-            models: Vec::new(),
-            patience: settings.server.drain.max(settings.jobs.drain) + Duration::from_secs(6),
-            work_root: shared.work_root.clone(),
-        };
+        let mut begun = Begun::new(&shared, &settings);
         let launched = tokio::select! {
             launched = launch(services, &shared, &settings, address, &mut begun.models) => {
                 launched.map(Some)
@@ -280,19 +270,30 @@ impl Server {
 
 /// What has to be ended when the process stops, or when it cannot start after all.
 #[derive(Debug)]
-struct Begun {
+pub(crate) struct Begun {
     background: Background,
     db: Db,
     engine: Engine,
     /// Models whose own start is done.
-    models: Vec<Ml>,
+    pub(crate) models: Vec<Ml>,
     /// How long each kind of work may take to end.
     patience: Duration,
     work_root: Arc<Path>,
 }
 
 impl Begun {
-    async fn stop(self) {
+    pub(crate) fn new(shared: &Shared, settings: &Settings) -> Self {
+        Self {
+            background: shared.background.clone(),
+            db: shared.db.clone(),
+            engine: shared.engine.clone(),
+            models: Vec::new(),
+            patience: settings.server.drain.max(settings.jobs.drain) + Duration::from_secs(6),
+            work_root: shared.work_root.clone(),
+        }
+    }
+
+    pub(crate) async fn stop(self) {
         let Self { background, db, engine, models, patience, work_root } = self;
         if !background.shutdown(patience).await {
             tracing::warn!("some work did not end in time and is left behind");
@@ -314,6 +315,31 @@ impl Begun {
     }
 }
 
+/// What can be found wrong before anything is begun.
+pub(crate) fn check(services: &[Service], settings: &Settings) -> Result<(), ServeError> {
+    let mut ids = HashSet::new();
+    for service in services {
+        let id = service.info.id.as_str();
+        if !ids.insert(id.to_owned()) {
+            return Err(ServeError::TwoIds(id.to_owned()));
+        }
+    }
+    if settings.jobs.workers != Workers::All {
+        if !settings.database.url.starts_with("postgres") {
+            return Err(ServeError::NotShared(
+                "processes that split the work share a PostgreSQL: set `database.url`",
+            ));
+        }
+        if settings.blobs.url.is_empty() {
+            return Err(ServeError::NotShared(
+                "processes that split the work share a store for content: set `blobs.url` to an \
+                 object store, or to a directory that all of them see (`file:///…`)",
+            ));
+        }
+    }
+    Ok(())
+}
+
 async fn listen(settings: &Settings) -> Result<TcpListener, ServeError> {
     let address = (settings.server.host.as_str(), settings.server.port);
     TcpListener::bind(address).await.map_err(|cause| ServeError::Listen {
@@ -323,7 +349,7 @@ async fn listen(settings: &Settings) -> Result<TcpListener, ServeError> {
 }
 
 /// Opens what the services share.
-async fn share(
+pub(crate) async fn share(
     settings: &Settings,
     data_dir: &DataDir,
     clock: Clock,
@@ -437,20 +463,8 @@ async fn launch(
         routers.push((id, routes));
         assembled.push(service);
     }
-    for service in &assembled {
-        if let Some(ml) = &service.ml {
-            start_model(&service.id, ml).await?;
-            started.push(ml.clone());
-        }
-    }
     let health = assembled.iter().map(|it| (it.id.clone(), it.health.clone())).collect();
-    for service in assembled {
-        if service.jobs.is_some() {
-            shared.engine.serve(&service.id, service.work);
-        }
-        sweep_content(&service.id, shared);
-    }
-    shared.engine.start().await?;
+    begin(assembled, shared, started).await?;
     let shown: Vec<_> = names.iter().map(|(id, name)| (id.as_str(), name.as_str())).collect();
     let mut front = page::front(&shown).merge(health::front(health));
     if measured {
@@ -460,6 +474,27 @@ async fn launch(
         .within(sites(settings, address));
     let routes = http::mount(routers, http::guarded(front, authenticator));
     Ok(Launched { routes, services: names, registrations })
+}
+
+/// Starts the models, then the work. `started` gets each model whose start is done.
+pub(crate) async fn begin(
+    services: Vec<Assembled>,
+    shared: &Shared,
+    started: &mut Vec<Ml>,
+) -> Result<(), ServeError> {
+    for service in &services {
+        if let Some(ml) = &service.ml {
+            start_model(&service.id, ml).await?;
+            started.push(ml.clone());
+        }
+    }
+    for service in services {
+        if service.jobs.is_some() {
+            shared.engine.serve(&service.id, service.work);
+        }
+        sweep_content(&service.id, shared);
+    }
+    Ok(shared.engine.start().await?)
 }
 
 /// A service that does not run yet, and its routes behind its authenticator.
@@ -562,14 +597,14 @@ fn sweep_content(service: &str, shared: &Shared) {
 
 /// The wish that the process stops: Ctrl-C, or `SIGTERM`.
 #[derive(Debug)]
-struct StopSignal {
+pub(crate) struct StopSignal {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl StopSignal {
     /// Listens from now on.
-    fn listen() -> Result<Self, ServeError> {
+    pub(crate) fn listen() -> Result<Self, ServeError> {
         let listen = |kind| signal(kind).map_err(ServeError::Signals);
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
@@ -578,7 +613,7 @@ impl StopSignal {
     }
 
     /// Ends when the process is, or was, asked to stop.
-    async fn received(&mut self) {
+    pub(crate) async fn received(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -15,9 +15,10 @@ use utoipa::IntoParams;
 
 use super::{RequestKey, Wishes};
 
-/// How a client wants a job to be done, for every request that asks for one: `Idempotency-Key` (as
-/// in the IETF draft *draft-ietf-httpapi-idempotency-key-header*), `?label=`, `?queue=`,
-/// `?priority=`, `?run_at=`, `?deadline_seconds=` and `?max_attempts=`.
+/// How a client wants a job to be done.
+///
+/// The header `Idempotency-Key` is that of the IETF draft
+/// *draft-ietf-httpapi-idempotency-key-header*; the rest are query parameters, see [`AskingParams`].
 #[derive(Clone, Debug)]
 pub struct Asking {
     name: Option<String>,

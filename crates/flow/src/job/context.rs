@@ -73,7 +73,7 @@ impl Context {
     /// # Errors
     /// Those of `work`; when somebody else does the job by now; when the result cannot be written
     /// down.
-    pub async fn step<T: Serialize + DeserializeOwned>(
+    pub async fn step<T: Serialize + DeserializeOwned + Send + Sync>(
         &self,
         name: &str,
         work: impl Future<Output = Result<T, Failed>> + Send,
@@ -86,7 +86,7 @@ impl Context {
     ///
     /// # Errors
     /// As [`Context::step`].
-    pub async fn local_step<T: Serialize + DeserializeOwned>(
+    pub async fn local_step<T: Serialize + DeserializeOwned + Send + Sync>(
         &self,
         name: &str,
         work: impl Future<Output = Result<T, Failed>> + Send,
@@ -95,7 +95,7 @@ impl Context {
         self.step_at(name, &node, work).await
     }
 
-    async fn step_at<T: Serialize + DeserializeOwned>(
+    async fn step_at<T: Serialize + DeserializeOwned + Send + Sync>(
         &self,
         name: &str,
         node: &str,
@@ -107,7 +107,7 @@ impl Context {
         let started_at = self.clock().now();
         let result = work.await?;
         failpoint::reach("step.done");
-        self.write(name, node, &result, started_at, None).await?;
+        self.write(Entry { node, ..Entry::new(name, &result, started_at)? }).await?;
         failpoint::reach("step.journaled");
         Ok(result)
     }
@@ -117,7 +117,7 @@ impl Context {
     ///
     /// # Errors
     /// As [`Context::step`], and those of `also`.
-    pub async fn finish_step<T: Serialize>(
+    pub async fn finish_step<T: Serialize + Sync>(
         &self,
         name: &str,
         result: &T,
@@ -125,7 +125,7 @@ impl Context {
         also: Also,
     ) -> Result<(), Failed> {
         failpoint::reach("step.done");
-        self.write(name, "", result, started_at, Some(also)).await?;
+        self.write(Entry { also: Some(also), ..Entry::new(name, result, started_at)? }).await?;
         failpoint::reach("step.journaled");
         Ok(())
     }
@@ -174,46 +174,27 @@ impl Context {
     ///
     /// # Errors
     /// When somebody else does the job by now, and when it cannot be written down.
-    pub async fn note<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Failed> {
-        let nothing: Also = Arc::new(|_, _| async { Ok(()) }.boxed());
-        self.note_with(name, value, nothing).await
+    pub async fn note<T: Serialize + Sync>(&self, name: &str, value: &T) -> Result<(), Failed> {
+        let now = self.clock().now();
+        self.write(Entry { replaces: true, ..Entry::new(name, value, now)? }).await
     }
 
     /// The same, and does `also` in the same transaction.
     ///
     /// # Errors
     /// As [`Context::note`], and those of `also`.
-    pub async fn note_with<T: Serialize>(
+    pub async fn note_with<T: Serialize + Sync>(
         &self,
         name: &str,
         value: &T,
         also: Also,
     ) -> Result<(), Failed> {
         let (now, also) = (self.clock().now(), Some(also));
-        self.write_over(name, "", value, now, also, true).await
+        self.write(Entry { also, replaces: true, ..Entry::new(name, value, now)? }).await
     }
 
-    async fn write<T: Serialize>(
-        &self,
-        name: &str,
-        node: &str,
-        result: &T,
-        started_at: Time,
-        also: Option<Also>,
-    ) -> Result<(), Failed> {
-        self.write_over(name, node, result, started_at, also, false).await
-    }
-
-    async fn write_over<T: Serialize>(
-        &self,
-        name: &str,
-        node: &str,
-        result: &T,
-        started_at: Time,
-        also: Option<Also>,
-        replaces: bool,
-    ) -> Result<(), Failed> {
-        let result = serde_json::value::to_raw_value(result).map_err(Failure::from)?;
+    async fn write(&self, entry: Entry<'_>) -> Result<(), Failed> {
+        let Entry { name, node, result, started_at, also, replaces } = entry;
         let machine = self.jobs.machine();
         let write = || {
             let done = journal::Done {
@@ -246,14 +227,14 @@ impl Context {
     ///
     /// # Errors
     /// As [`Context::note`].
-    pub async fn note_here<T: Serialize>(
+    pub async fn note_here<T: Serialize + Sync>(
         &self,
         name: &str,
         value: &T,
         started_at: Time,
     ) -> Result<(), Failed> {
-        let node = self.jobs.machine().node.clone();
-        self.write_over(name, &node, value, started_at, None, true).await
+        let node = &self.jobs.machine().node;
+        self.write(Entry { node, replaces: true, ..Entry::new(name, value, started_at)? }).await
     }
 
     /// Lets the job rest until `time`: its place is free for others meanwhile. The first time this
@@ -267,7 +248,7 @@ impl Context {
         let time = until.map_or(time, Time::from_micros);
         let now = self.clock().now();
         if until.is_none() {
-            self.write(name, "", &time.micros(), now, None).await?;
+            self.write(Entry::new(name, &time.micros(), now)?).await?;
         }
         if time <= now { Ok(()) } else { Err(Failed::suspended(time)) }
     }
@@ -310,6 +291,24 @@ impl Context {
                 tokio::time::sleep(FLUSH).await;
             }
         });
+    }
+}
+
+/// What is written down.
+struct Entry<'a> {
+    name: &'a str,
+    /// Where it is of use; empty when that is everywhere.
+    node: &'a str,
+    result: Box<RawValue>,
+    started_at: Time,
+    also: Option<Also>,
+    replaces: bool,
+}
+
+impl<'a> Entry<'a> {
+    fn new(name: &'a str, value: &impl Serialize, started_at: Time) -> Result<Self, Failed> {
+        let result = serde_json::value::to_raw_value(value).map_err(Failure::from)?;
+        Ok(Self { name, node: "", result, started_at, also: None, replaces: false })
     }
 }
 

@@ -420,11 +420,10 @@ pub(super) async fn queues(conn: &mut Conn, scope: &Scope) -> Result<Vec<Queue>>
             .await?;
     let mut queues: Vec<Queue> = Vec::new();
     let mut of = |name: String| {
-        let at = queues.iter().position(|it| it.name == name).unwrap_or_else(|| {
+        queues.iter().position(|it| it.name == name).unwrap_or_else(|| {
             queues.push(Queue { name, paused: false, pending: 0, running: 0, concurrency: None });
             queues.len() - 1
-        });
-        at
+        })
     };
     let marks: Vec<(usize, String, i64)> =
         counted.into_iter().map(|(name, status, count)| (of(name), status, count)).collect();

@@ -286,26 +286,6 @@ impl Ml {
         .await
     }
 
-    /// What a script printed before it failed, and the failure that the job ends with. `Err` when
-    /// there is nothing to look at, or when the job is tried again.
-    fn failure(
-        &self,
-        error: RunError,
-        assignment: &Assignment,
-    ) -> Result<(ScriptOutput, Failed), Failed> {
-        let output = error.output().cloned();
-        let Some(output) = output.filter(|_| !assignment.cancel.is_cancelled()) else {
-            return Err(error.into());
-        };
-        let artifact = promised(assignment)?;
-        let told = script_failed(&error, artifact.0);
-        let failed = Failed::from(error);
-        if failed.verdict == Verdict::Transient && !assignment.is_last {
-            return Err(failed);
-        }
-        Ok((output, told))
-    }
-
     async fn config(&self, caller: &Caller, id: ConfigId) -> Result<Config, Failed> {
         let found = self.0.configs.find(caller, id).await?;
         found.ok_or_else(|| gone(id))
@@ -352,6 +332,22 @@ async fn read_input<T: DeserializeOwned + Send + 'static>(
 fn promised(assignment: &Assignment) -> Result<ArtifactId, Failed> {
     let missing = || Failed::new("RuntimeError", "the job has no id for its result");
     assignment.artifact.map(ArtifactId).ok_or_else(missing)
+}
+
+/// What a script printed before it failed, and the failure that the job ends with. `Err` when
+/// there is nothing to look at, or when the job is tried again.
+fn failure(error: RunError, assignment: &Assignment) -> Result<(ScriptOutput, Failed), Failed> {
+    let output = error.output().cloned();
+    let Some(output) = output.filter(|_| !assignment.cancel.is_cancelled()) else {
+        return Err(error.into());
+    };
+    let artifact = promised(assignment)?;
+    let told = script_failed(&error, artifact.0);
+    let failed = Failed::from(error);
+    if failed.verdict == Verdict::Transient && !assignment.is_last {
+        return Err(failed);
+    }
+    Ok((output, told))
 }
 
 /// The error of a script, with where its output is.

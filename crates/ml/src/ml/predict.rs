@@ -19,7 +19,7 @@ use super::attempt::Fetched;
 use super::collect::{Harvest, archive_content, frame_content};
 use super::horizon::Horizon;
 use super::model::{Metadata, PREDICTED, PREDICTION_FILES, PredictRequest, TRAINED};
-use super::{Ml, PREDICT, gone, json_size, promised, read_input};
+use super::{Ml, PREDICT, failure, gone, json_size, promised, read_input};
 
 /// A training that can be predicted with.
 pub(super) struct Training {
@@ -147,7 +147,7 @@ impl Ml {
                 let predictions = self.predictions(json).await?;
                 (metadata.with_script(script.as_ref()), Some(predictions), None)
             }
-            Err(error) => match self.failure(error, assignment) {
+            Err(error) => match failure(error, assignment) {
                 Ok((output, failed)) => {
                     (metadata.failed().with_script(Some(&output)), None, Some(failed))
                 }

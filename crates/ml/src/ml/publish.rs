@@ -24,7 +24,7 @@ impl Ml {
                 let scope = assignment.caller.permit(WRITE)?;
                 Ok(self.0.artifacts.blobs().put_once(&self.0.db, scope, bytes).await?)
             }
-            file => Ok(self.store(file).await?),
+            file @ Archive::File(_) => Ok(self.store(file).await?),
         }
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::collect::{Harvest, archive_content};
 use super::horizon::Horizon;
 use super::model::{Metadata, TRAINED, TrainRequest};
-use super::{Ml, TRAIN, promised, read_input};
+use super::{Ml, TRAIN, failure, promised, read_input};
 
 /// The step in which the script runs. What it leaves is in its workspace, so this is of use on this
 /// node only.
@@ -86,7 +86,7 @@ impl Ml {
         let metadata = Metadata::new(config.id, started, self.0.clock.now());
         let (metadata, failed) = match trained {
             Ok(trained) => (metadata.with_script(trained.script.as_ref()), None),
-            Err(error) => match self.failure(error, assignment) {
+            Err(error) => match failure(error, assignment) {
                 Ok((output, failed)) => {
                     (metadata.failed().with_script(Some(&output)), Some(failed.error))
                 }

@@ -4,6 +4,7 @@
 
 mod db;
 mod init;
+mod jobs;
 mod serve;
 mod settings;
 
@@ -25,6 +26,10 @@ pub struct Command {
 enum Verb {
     /// Serve the models of one or more directories.
     Serve(serve::Serve),
+    /// Do the jobs of one or more directories, beside processes that serve them.
+    Worker(serve::Worker),
+    /// Look at jobs of a running service, cancel them and try them again.
+    Jobs(jobs::JobsCommand),
     /// Make a new project.
     Init(init::Init),
     /// Look after the database.
@@ -46,6 +51,8 @@ pub fn run(command: Command) -> ExitCode {
     let done = runtime.block_on(async {
         match command.verb {
             Verb::Serve(it) => it.run().await,
+            Verb::Worker(it) => it.run().await,
+            Verb::Jobs(it) => it.run().await,
             Verb::Init(it) => it.run(),
             Verb::Db(it) => it.run().await,
             Verb::Settings(it) => it.run(),

@@ -46,6 +46,9 @@ pub struct Flags {
     /// The orchestrator to register with, such as `http://chap:8000/v2/services/$register`.
     #[arg(long, value_name = "URL")]
     pub register: Option<String>,
+    /// Do no jobs here: `modelyard worker` does them, over the same PostgreSQL.
+    #[arg(long)]
+    pub no_workers: bool,
     /// Those that other commands have as well.
     #[command(flatten)]
     pub overrides: Overrides,
@@ -54,8 +57,9 @@ pub struct Flags {
 impl Flags {
     /// The same as options.
     pub fn options(self, project: Option<&Path>) -> Options {
-        let Self { host, port, register, overrides } = self;
-        Options { host, port, register, ..overrides.options(project) }
+        let Self { host, port, register, no_workers, overrides } = self;
+        let workers = no_workers.then(|| "none".to_owned());
+        Options { host, port, register, workers, ..overrides.options(project) }
     }
 
     /// What this process was called with. Ends the process with help when it is asked for, and with

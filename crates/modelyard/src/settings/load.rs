@@ -61,6 +61,8 @@ pub struct Options {
     pub register: Option<String>,
     /// `jobs.concurrency`.
     pub concurrency: Option<usize>,
+    /// `jobs.workers`.
+    pub workers: Option<String>,
 }
 
 /// A setting is wrong.
@@ -315,8 +317,17 @@ fn log_level(text: &str) -> Option<String> {
 }
 
 fn command_line(layers: &mut Layers, options: &Options) -> Vec<SettingsError> {
-    let Options { file: _, program: _, host, port, data_dir, database, register, concurrency } =
-        options;
+    let Options {
+        file: _,
+        program: _,
+        host,
+        port,
+        data_dir,
+        database,
+        register,
+        concurrency,
+        workers,
+    } = options;
     let path = |it: &PathBuf| it.display().to_string();
     let given = [
         ("server.host", "--host", host.clone()),
@@ -324,7 +335,8 @@ fn command_line(layers: &mut Layers, options: &Options) -> Vec<SettingsError> {
         ("data.dir", "--data-dir", data_dir.as_ref().map(path)),
         ("database.url", "--database", database.clone()),
         ("registration.url", "--register", register.clone()),
-        ("jobs.concurrency", "concurrency", concurrency.map(|it| it.to_string())),
+        ("jobs.concurrency", "--concurrency", concurrency.map(|it| it.to_string())),
+        ("jobs.workers", "--queues", workers.clone()),
     ];
     let given = given.into_iter().filter_map(|(key, option, text)| Some((key, option, text?)));
     given

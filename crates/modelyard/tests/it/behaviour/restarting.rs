@@ -93,7 +93,7 @@ on_both_databases! {
             let client = program.client.clone();
             let mut life = Promised::default();
             // Whenever the time comes, whatever is on its way then.
-            let time = std::time::Duration::from_millis(15 + round * 25);
+            let time = std::time::Duration::from_millis(30 + round * 60);
             let _killed = tokio::time::timeout(time, life.gather(&client, &id)).await;
             program.signal(Signal::KILL);
             program.ended(std::time::Duration::from_secs(5)).await;
