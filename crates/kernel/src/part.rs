@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{Caller, Conn, Failure, Permission, Scope, Time, Ulid};
+use crate::{Caller, Conn, Failure, Kind, Permission, Scope, Time, Ulid};
 
 /// Everything the assembly needs to know about a slice, collected in one value.
 #[derive(Default)]
@@ -230,10 +230,15 @@ impl Failed {
 impl From<Failure> for Failed {
     fn from(it: Failure) -> Self {
         // The log has the source; the record is for clients.
-        tracing::error!(code = it.code(), failure = %it, "a job failed");
+        match it.kind() {
+            Kind::Internal | Kind::Unavailable => {
+                tracing::error!(code = it.code(), failure = %it, "a job failed");
+            }
+            _ => tracing::info!(code = it.code(), failure = %it, "a job failed"),
+        }
         let failed = Self::new("RuntimeError", it.detail());
         match it.kind() {
-            crate::Kind::Unavailable | crate::Kind::Exhausted => failed.transient(),
+            Kind::Unavailable | Kind::Exhausted => failed.transient(),
             _ => failed,
         }
     }
