@@ -10,6 +10,7 @@
 
 mod bench;
 mod clients;
+mod crash;
 mod http;
 mod kept;
 mod lint;
@@ -32,6 +33,9 @@ cargo xtask COMMAND
       Formatting, clippy, rustdoc, cargo-deny where it is installed, and paths of one machine.
   clients [--without-chap]
       chapkit, chap-core and schemathesis against both examples. chap-core needs Python 3.13.
+  crash [--kills N] [--seed N]
+      The suite's crash tests for longer: the program is killed N times (500) at random moments on
+      each database. --seed repeats the moments of another run.
   bench serve [--date YYYY-MM-DD] [--repeats N] [--seconds N] [--only ours|peer|bare]
       The service beside chapkit and a bare axum server; with --date, docs/benchmarks.md is
       rewritten.
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test::run(rest),
         ["lint"] => lint::run(),
         ["clients", rest @ ..] => clients::run(rest),
+        ["crash", rest @ ..] => crash::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

@@ -30,6 +30,17 @@ const SETTINGS: &[&str] = &[
     "autovacuum=off",
 ];
 
+/// Where tests make their databases: the server that `TEST_DATABASE_URL` names, or else one of our
+/// own for as long as it is held.
+pub fn of_tests() -> Result<(String, Option<Postgres>)> {
+    if let Ok(url) = env::var("TEST_DATABASE_URL") {
+        println!("using the PostgreSQL that TEST_DATABASE_URL names");
+        return Ok((url, None));
+    }
+    let postgres = Postgres::start()?;
+    Ok((postgres.url(), Some(postgres)))
+}
+
 /// A running cluster, stopped and removed when dropped.
 #[derive(Debug)]
 pub struct Postgres {

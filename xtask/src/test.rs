@@ -1,14 +1,13 @@
 //! `cargo xtask test`: everything that must pass, on a machine that has the Rust toolchain,
 //! Python 3 and the package registries.
 
-use std::{env, process::Command};
+use std::process::Command;
 
 use anyhow::{Result, bail, ensure};
 
 use crate::{
     clients::{self, Chap},
-    postgres::Postgres,
-    python,
+    postgres, python,
     shell::{self, cargo},
     steps::Steps,
 };
@@ -45,15 +44,7 @@ pub fn run(arguments: &[&str]) -> Result<()> {
 
 /// Each integration test runs on both databases by itself; it is told where PostgreSQL is.
 fn suite(arguments: &[&str]) -> Result<()> {
-    let given = env::var("TEST_DATABASE_URL").ok();
-    let (url, _postgres) = if let Some(url) = given {
-        println!("using the PostgreSQL that TEST_DATABASE_URL names");
-        (url, None)
-    } else {
-        let postgres = Postgres::start()?;
-        (postgres.url(), Some(postgres))
-    };
-
+    let (url, _postgres) = postgres::of_tests()?;
     let mut command = if shell::is_installed("cargo-nextest", &["nextest", "--version"]) {
         cargo(&["nextest", "run", "--workspace", "--profile", "ci"])
     } else {

@@ -114,14 +114,24 @@ impl TestRequest<'_> {
     /// # Panics
     /// When the server cannot be reached or breaks off.
     pub async fn send(self) -> TestResponse {
-        let TestStream { status, headers, mut body, .. } = self.open().await;
-        let bytes = (&mut body).collect().await.unwrap().to_bytes();
+        self.try_send().await.unwrap_or_else(|broken| panic!("{broken:?}"))
+    }
+
+    /// Sends it and reads the whole answer, of a server that may be killed at any moment.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or breaks off: nobody knows then whether it did it.
+    pub async fn try_send(self) -> Result<TestResponse, Broken> {
+        let shown = self.shown();
+        let TestStream { status, headers, mut body, .. } = self.try_open().await?;
+        let collected = (&mut body).collect().await;
+        let bytes = collected.map_err(|cause| Broken::new(shown, cause))?.to_bytes();
         let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
         let body = match bytes.len() {
             0 => Value::Null,
             _ => serde_json::from_slice(&bytes).unwrap_or_else(|_| text()),
         };
-        TestResponse { status, headers, body, bytes }
+        Ok(TestResponse { status, headers, body, bytes })
     }
 
     /// Sends it and gives the answer as soon as its headers are there.
@@ -129,15 +139,44 @@ impl TestRequest<'_> {
     /// # Panics
     /// When the server cannot be reached.
     pub async fn open(self) -> TestStream {
+        self.try_open().await.unwrap_or_else(|broken| panic!("{broken:?}"))
+    }
+
+    /// As [`TestRequest::open`], of a server that may be killed at any moment.
+    ///
+    /// # Errors
+    /// When the server cannot be reached.
+    pub async fn try_open(self) -> Result<TestStream, Broken> {
+        let shown = self.shown();
         let Self { client, method, path, headers, body } = self;
         let mut request = Request::builder().method(method).uri(format!("{}{path}", client.base));
         *request.headers_mut().unwrap() = headers;
         let request = request.body(Full::new(body)).unwrap();
-        let shown = format!("{} {}", request.method(), request.uri());
         let answer = client.client.request(request).await;
-        let answer = answer.unwrap_or_else(|error| panic!("{shown}: {error:?}"));
-        let (parts, body) = answer.into_parts();
-        TestStream { status: parts.status, headers: parts.headers, body, pending: Vec::new() }
+        let (parts, body) = answer.map_err(|cause| Broken::new(shown, cause))?.into_parts();
+        Ok(TestStream { status: parts.status, headers: parts.headers, body, pending: Vec::new() })
+    }
+
+    fn shown(&self) -> String {
+        format!("{} {}{}", self.method, self.client.base, self.path)
+    }
+}
+
+/// The server could not be reached, or broke off.
+#[derive(Debug)]
+pub struct Broken {
+    /// What was asked.
+    pub request: String,
+    /// What the connection said.
+    pub cause: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl Broken {
+    fn new(
+        request: impl Into<String>,
+        cause: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self { request: request.into(), cause: Box::new(cause) }
     }
 }
 
@@ -205,9 +244,14 @@ impl TestStream {
     /// # Panics
     /// When the server breaks off.
     pub async fn next_bytes(&mut self) -> Option<Bytes> {
+        self.try_next_bytes().await.unwrap_or_else(|broken| panic!("{broken:?}"))
+    }
+
+    async fn try_next_bytes(&mut self) -> Result<Option<Bytes>, Broken> {
         loop {
-            match self.body.frame().await?.unwrap().into_data() {
-                Ok(bytes) => return Some(bytes),
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            match frame.map_err(|cause| Broken::new("what follows", cause))?.into_data() {
+                Ok(bytes) => return Ok(Some(bytes)),
                 Err(_trailers) => {}
             }
         }
@@ -219,6 +263,17 @@ impl TestStream {
     /// # Panics
     /// When the server breaks off, or sends something else.
     pub async fn next_event(&mut self) -> Option<String> {
+        self.try_next_event().await.unwrap_or_else(|broken| panic!("{broken:?}"))
+    }
+
+    /// As [`TestStream::next_event`], of a server that may be killed at any moment.
+    ///
+    /// # Errors
+    /// When the server breaks off.
+    ///
+    /// # Panics
+    /// When it sends something else than events.
+    pub async fn try_next_event(&mut self) -> Result<Option<String>, Broken> {
         let content_type = self.headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
         assert!(content_type.is_some_and(|it| it.starts_with("text/event-stream")), "{self:?}");
         loop {
@@ -231,11 +286,11 @@ impl TestStream {
                     .map(str::trim)
                     .collect();
                 if !data.is_empty() {
-                    return Some(data.join("\n"));
+                    return Ok(Some(data.join("\n")));
                 }
                 continue;
             }
-            let more = self.next_bytes().await?;
+            let Some(more) = self.try_next_bytes().await? else { return Ok(None) };
             self.pending.extend_from_slice(&more);
         }
     }

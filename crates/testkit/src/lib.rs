@@ -13,7 +13,7 @@
 mod client;
 mod database;
 
-pub use client::{TestClient, TestRequest, TestResponse, TestStream};
+pub use client::{Broken, TestClient, TestRequest, TestResponse, TestStream};
 pub use database::{TestDatabase, run};
 
 use modelyard_kernel::{Caller, Permission, Scope};

@@ -6,6 +6,7 @@ mod api;
 mod architecture;
 mod artifact_model;
 mod behaviour;
+mod crash;
 mod docs;
 mod peer_model;
 mod support;

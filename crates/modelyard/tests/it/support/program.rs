@@ -7,8 +7,8 @@ use std::time::Duration;
 use modelyard_testkit::TestClient;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 /// The built program.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_modelyard");
@@ -106,29 +106,30 @@ pub fn plain(mut command: Command) -> Command {
     command
 }
 
-/// A running program.
+/// A program that was started and may not serve yet.
 #[derive(Debug)]
-pub struct Program {
+pub struct Starting {
     child: Child,
-    /// Speaks to it.
-    pub client: TestClient,
+    lines: Option<Lines<BufReader<ChildStdout>>>,
 }
 
-impl Program {
-    /// Starts it, and waits until it says where it listens.
-    pub async fn start(mut command: Command) -> Self {
+impl Starting {
+    /// Starts it.
+    pub fn new(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let greeting = async {
-            while let Some(line) = lines.next_line().await.unwrap() {
-                if let Some((_, url)) = line.split_once(" is served at ") {
-                    return url.to_owned();
-                }
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines: Some(lines) }
+    }
+
+    /// A client of it, once it says where it listens; none when it ends before.
+    pub async fn serves(&mut self) -> Option<TestClient> {
+        let mut lines = self.lines.take()?;
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if let Some((_, url)) = line.split_once(" is served at ") {
+                return Some(TestClient::new(url));
             }
-            panic!("it ends before it serves: {:?}", child.wait().await);
-        };
-        let url = tokio::time::timeout(Duration::from_secs(30), greeting).await.unwrap();
-        Self { child, client: TestClient::new(url) }
+        }
+        None
     }
 
     /// Its process id.
@@ -146,6 +147,46 @@ impl Program {
     pub async fn ended(&mut self, within: Duration) -> ExitStatus {
         let ended = tokio::time::timeout(within, self.child.wait()).await;
         ended.unwrap_or_else(|_| panic!("it has not ended within {within:?}")).unwrap()
+    }
+
+    /// How it ended, if it did.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+}
+
+/// A running program.
+#[derive(Debug)]
+pub struct Program {
+    process: Starting,
+    /// Speaks to it.
+    pub client: TestClient,
+}
+
+impl Program {
+    /// Starts it, and waits until it says where it listens.
+    pub async fn start(command: Command) -> Self {
+        let mut process = Starting::new(command);
+        let served = tokio::time::timeout(Duration::from_secs(30), process.serves()).await;
+        let Some(client) = served.expect("it serves within half a minute") else {
+            panic!("it ends before it serves: {:?}", process.child.wait().await);
+        };
+        Self { process, client }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self, within: Duration) -> ExitStatus {
+        self.process.ended(within).await
     }
 
     /// The most memory that it has had at once, in bytes.

@@ -1,0 +1,83 @@
+//! What must be true once everybody has gone home.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Cursor, Read};
+
+use modelyard_testkit::TestClient;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::ledger::{Line, What};
+use super::load::{Load, Promise, Stage};
+use super::site::Site;
+use crate::support::text;
+
+/// Checks every promise, every artifact and the ledger of a site that serves and has nothing to do.
+pub(super) async fn all_is_kept(site: &Site, load: &Load, client: &TestClient) {
+    let promises = load.promises();
+    let ledger = site.ledger();
+    let mut made = BTreeSet::new();
+    for promise in &promises {
+        let record = load.record(promise);
+        let Promise { key, stage, submitted } = promise;
+        assert_eq!(record["status"], "completed", "{key}: {record}");
+        assert_eq!(text(&record["artifact_id"]), submitted.artifact, "{key}: {record}");
+        assert!(made.insert(submitted.artifact.clone()), "{key}: an artifact of two jobs");
+        match stage {
+            Stage::Train => training_is_kept(client, promise, &record, &ledger).await,
+            Stage::Predict => prediction_is_kept(client, promise).await,
+        }
+    }
+    nothing_is_half_written(client).await;
+
+    let keys: BTreeMap<&str, usize> = ledger.iter().fold(BTreeMap::new(), |mut keys, it| {
+        *keys.entry(it.key.as_str()).or_default() += usize::from(it.what == What::Begin);
+        keys
+    });
+    let again = keys.values().filter(|runs| **runs > 1).count();
+    println!(
+        "{} jobs were promised and kept; {again} trainings were begun more than once",
+        promises.len()
+    );
+}
+
+/// The artifact is whole, its model is that of the last run, and nothing ran once that was settled.
+async fn training_is_kept(client: &TestClient, promise: &Promise, record: &Value, ledger: &[Line]) {
+    let Promise { key, submitted, .. } = promise;
+    let path = format!("/api/v1/artifacts/{}/$download", submitted.artifact);
+    let zipped = client.get(&path).await.expect(200).bytes;
+    let mut files = zip::ZipArchive::new(Cursor::new(zipped)).unwrap();
+    let mut model = Vec::new();
+    files.by_name("model").unwrap().read_to_end(&mut model).unwrap();
+    assert!(model.starts_with(format!("{key}\n").as_bytes()), "{key} has somebody else's model");
+    let sum: String = Sha256::digest(&model).iter().map(|it| format!("{it:02x}")).collect();
+
+    let lines: Vec<&Line> = ledger.iter().filter(|it| it.key == *key).collect();
+    let last = lines.last().unwrap_or_else(|| panic!("{key} was never begun: {record}"));
+    assert_eq!(last.what, What::End, "{key} was begun after its end: {lines:#?}\n{record}");
+    assert_eq!(last.sum, sum, "{key} has the model of an earlier run: {lines:#?}\n{record}");
+}
+
+/// The forecast is that of the request.
+async fn prediction_is_kept(client: &TestClient, Promise { key, submitted, .. }: &Promise) {
+    let path = format!("/api/v1/artifacts/{}", submitted.artifact);
+    let artifact = client.get(&path).await.expect(200).body;
+    let location = &artifact["data"]["content"]["data"][0][1];
+    assert_eq!(location.as_str(), Some(key.as_str()), "{artifact}");
+}
+
+/// Every artifact that is listed can be read to its end.
+async fn nothing_is_half_written(client: &TestClient) {
+    for page in 1.. {
+        let path = format!("/api/v1/artifacts?page={page}&size=100&fields=id");
+        let listed = client.get(&path).await.expect(200).body;
+        let items = listed["items"].as_array().unwrap();
+        if items.is_empty() {
+            return;
+        }
+        for artifact in items {
+            let path = format!("/api/v1/artifacts/{}/$download", text(&artifact["id"]));
+            client.get(&path).await.expect(200);
+        }
+    }
+}

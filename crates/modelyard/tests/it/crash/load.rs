@@ -1,0 +1,297 @@
+//! Clients that want something all the time, do not give up, and remember what they were promised.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use http::Method;
+use modelyard_testkit::{TestClient, TestResponse};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::random::Random;
+use super::site::Site;
+use crate::support::{Submitted, submitted, text};
+
+/// Nobody hears more than this many jobs behind: what is promised must also be kept.
+const OPEN: usize = 10;
+
+/// How long an answer may take; a frozen server gives none.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// How long the last job may take when nobody kills any more.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A job that a client was promised with 202.
+#[derive(Clone, Debug)]
+pub(super) struct Promise {
+    /// The idempotency key, which stands in the data as well.
+    pub(super) key: String,
+    pub(super) stage: Stage,
+    pub(super) submitted: Submitted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Stage {
+    Train,
+    Predict,
+}
+
+/// The clients' side of it all.
+#[derive(Debug)]
+pub(super) struct Load {
+    server: watch::Receiver<Option<TestClient>>,
+    config: String,
+    /// A training to predict with, made before the first kill.
+    trained: String,
+    /// How long a training may take.
+    longest: Duration,
+    over: Cell<bool>,
+    promises: RefCell<Vec<Promise>>,
+    /// The record of each job as it was last seen, and when.
+    seen: RefCell<HashMap<String, (Value, Instant)>>,
+    /// The last events of streams.
+    streamed: RefCell<Vec<Value>>,
+    /// What must never be seen.
+    violations: RefCell<Vec<String>>,
+}
+
+impl Load {
+    /// Clients of a site that serves; they make what each of them needs.
+    pub(super) async fn prepare(site: &Site, longest: Duration) -> Self {
+        let program = site.start().await;
+        let config = crate::support::config(&program.client, json!({})).await;
+        let first = crate::support::train_with(&program.client, &config).await;
+        let record = crate::support::ended(&program.client, &first.job).await;
+        assert_eq!(record["status"], "completed", "{record}");
+        site.stop(program).await;
+        Self {
+            server: site.server(),
+            config,
+            trained: first.artifact,
+            longest,
+            over: Cell::default(),
+            promises: RefCell::default(),
+            seen: RefCell::default(),
+            streamed: RefCell::default(),
+            violations: RefCell::default(),
+        }
+    }
+
+    /// Wants things until [`Load::end`], and then waits until every promise is kept.
+    pub(super) async fn run(&self, random: &mut Random) {
+        let (first, second) = (random.fork(), random.fork());
+        let submitting = async { tokio::join!(self.submit("a", first), self.submit("b", second)) };
+        tokio::select! {
+            _all_is_kept = async { submitting.await; self.settle().await } => {}
+            () = self.watch() => {}
+            () = self.follow() => {}
+        }
+        let violations = self.violations.borrow();
+        assert!(violations.is_empty(), "{}", violations.join("\n"));
+    }
+
+    /// Nobody wants anything more.
+    pub(super) fn end(&self) {
+        self.over.set(true);
+    }
+
+    /// Every job that was promised so far.
+    pub(super) fn promises(&self) -> Vec<Promise> {
+        self.promises.borrow().clone()
+    }
+
+    async fn submit(&self, who: &str, mut random: Random) {
+        for number in 0.. {
+            tokio::time::sleep(random.time_below(Duration::from_millis(60))).await;
+            while self.open() >= OPEN && !self.over.get() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            if self.over.get() {
+                return;
+            }
+            let stage = if random.below(4) == 0 { Stage::Predict } else { Stage::Train };
+            self.promised(&format!("{who}{number}"), stage, random.time_below(self.longest)).await;
+        }
+    }
+
+    /// Asks until it is promised.
+    pub(super) async fn promised(&self, key: &str, stage: Stage, takes: Duration) -> Promise {
+        let (path, body) = match stage {
+            Stage::Train => ("/api/v1/ml/$train", self.train(key, takes)),
+            Stage::Predict => ("/api/v1/ml/$predict", self.predict(key)),
+        };
+        let began = Instant::now();
+        loop {
+            let asked = async |client: TestClient| {
+                let request = client.request(Method::POST, path).json(&body);
+                request.header("idempotency-key", key).try_send().await.ok()
+            };
+            match self.ask(asked).await {
+                Some(answer) if answer.status == 202 => {
+                    let submitted = submitted(&answer);
+                    let promise = Promise { key: key.to_owned(), stage, submitted };
+                    self.promises.borrow_mut().push(promise.clone());
+                    return promise;
+                }
+                // Busy, or the first try is still under way.
+                Some(answer) if matches!(answer.status.as_u16(), 409 | 429 | 503) => {}
+                Some(answer) => panic!("{key}: {} {}", answer.status, answer.body),
+                None => {}
+            }
+            assert!(began.elapsed() < PATIENCE, "{key} is not promised");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn train(&self, key: &str, takes: Duration) -> Value {
+        let seconds = (takes.as_secs_f64() * 1e3).round() / 1e3;
+        json!({"config_id": self.config, "data": {
+            "columns": ["time_period", "location", "rainfall", "disease_cases"],
+            "data": [["2026-01", key, seconds, 3]],
+        }})
+    }
+
+    fn predict(&self, key: &str) -> Value {
+        let frame = json!({
+            "columns": ["time_period", "location", "sample_0"], "data": [["2026-02", key, 1.5]],
+        });
+        json!({"artifact_id": self.trained, "historic": frame, "future": frame})
+    }
+
+    /// Asks whoever serves now; nothing when nobody does, or it breaks off.
+    pub(super) async fn ask(
+        &self,
+        ask: impl AsyncFnOnce(TestClient) -> Option<TestResponse>,
+    ) -> Option<TestResponse> {
+        let client = self.server.borrow().clone()?;
+        tokio::time::timeout(ANSWER, ask(client)).await.ok().flatten()
+    }
+
+    async fn get(&self, path: &str) -> Option<TestResponse> {
+        let asked =
+            async |client: TestClient| client.request(Method::GET, path).try_send().await.ok();
+        self.ask(asked).await.filter(|it| it.status != 503)
+    }
+
+    /// How many promised jobs have not been seen to end.
+    fn open(&self) -> usize {
+        let seen = self.seen.borrow();
+        let ended = |it: &&Promise| seen.get(&it.submitted.job).is_some_and(|it| is_final(&it.0));
+        let promises = self.promises.borrow();
+        promises.len() - promises.iter().filter(ended).count()
+    }
+
+    /// Waits until every promised job has ended, and has a last look at each.
+    pub(super) async fn settle(&self) {
+        let began = Instant::now();
+        while self.open() > 0 {
+            for it in self.promises() {
+                self.look_at(&it.submitted.job).await;
+            }
+            if began.elapsed() > PATIENCE {
+                let seen = self.seen.borrow();
+                let promises = self.promises();
+                let open = promises.iter().map(|it| (it, seen.get(&it.submitted.job)));
+                let open: Vec<_> =
+                    open.filter(|(_, it)| !it.is_some_and(|it| is_final(&it.0))).collect();
+                panic!("what was promised does not come: {open:#?}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        for it in self.promises() {
+            self.look_at(&it.submitted.job).await;
+        }
+        let seen = self.seen.borrow();
+        for streamed in self.streamed.borrow().iter() {
+            let (record, _) = &seen[&text(&streamed["id"])];
+            if record != streamed {
+                self.violation(format!("a stream ended otherwise:\n{streamed}\n{record}"));
+            }
+        }
+    }
+
+    async fn look_at(&self, job: &str) {
+        let asked = Instant::now();
+        let Some(answer) = self.get(&format!("/api/v1/jobs/{job}")).await else { return };
+        match answer.status.as_u16() {
+            200 => self.saw(&answer.body, asked),
+            _ => self.violation(format!("{job} is lost: {} {}", answer.status, answer.body)),
+        }
+    }
+
+    /// Looks at the newest jobs all the time.
+    async fn watch(&self) {
+        loop {
+            let asked = Instant::now();
+            if let Some(answer) = self.get("/api/v1/jobs?page=1&size=40").await {
+                assert_eq!(answer.status, 200, "{}", answer.body);
+                for record in answer.body["items"].as_array().unwrap() {
+                    self.saw(record, asked);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Follows one job after the other, as far as the server lives.
+    async fn follow(&self) {
+        loop {
+            let job = self.promises.borrow().last().map(|it| it.submitted.job.clone());
+            if let Some(job) = job {
+                self.follow_one(&format!("/api/v1/jobs/{job}/$stream?poll_interval=0.02")).await;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn follow_one(&self, path: &str) {
+        let Some(client) = self.server.borrow().clone() else { return };
+        let Ok(mut stream) = client.request(Method::GET, path).try_open().await else { return };
+        let mut end = None;
+        while let Ok(Ok(Some(event))) = tokio::time::timeout(ANSWER, stream.try_next_event()).await
+        {
+            let record: Value = serde_json::from_str(&event).unwrap();
+            if let Some(end) = &end {
+                self.violation(format!("an event after the end:\n{end}\n{record}"));
+            }
+            end = is_final(&record).then_some(record);
+        }
+        self.streamed.borrow_mut().extend(end);
+    }
+
+    /// Remembers a record that was asked for then. One that has ended never changes again.
+    fn saw(&self, record: &Value, asked: Instant) {
+        let Some(job) = record["id"].as_str() else {
+            return self.violation(format!("no record: {record}"));
+        };
+        let mut seen = self.seen.borrow_mut();
+        match seen.get(job) {
+            // An answer to an earlier question, which came late.
+            Some((_, at)) if asked < *at => {}
+            Some((before, _)) if is_final(before) => {
+                if before != record {
+                    self.violation(format!("it had ended and changed:\n{before}\n{record}"));
+                }
+            }
+            _ => drop(seen.insert(job.to_owned(), (record.clone(), Instant::now()))),
+        }
+    }
+
+    fn violation(&self, what: String) {
+        let mut violations = self.violations.borrow_mut();
+        if violations.len() < 20 {
+            violations.push(what);
+        }
+    }
+
+    /// The last record of a promised job.
+    pub(super) fn record(&self, promise: &Promise) -> Value {
+        self.seen.borrow()[&promise.submitted.job].0.clone()
+    }
+}
+
+/// Whether nothing may change any more.
+pub(super) fn is_final(record: &Value) -> bool {
+    !matches!(text(&record["status"]).as_str(), "pending" | "running")
+}

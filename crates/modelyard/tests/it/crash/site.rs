@@ -1,0 +1,159 @@
+//! Where the program lives its lives: a project whose trainings write a ledger, and a database.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use modelyard_testkit::TestClient;
+use rustix::process::Signal;
+use tokio::process::Command;
+use tokio::sync::watch;
+
+use super::ledger::{self, Line, TRAIN};
+use crate::support::program::{Program, Project, Starting};
+use crate::support::{files, until};
+
+/// How long the end of a process may take.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Everything that outlives the program.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) project: Project,
+    database: String,
+    concurrency: usize,
+    /// The program that serves now.
+    server: watch::Sender<Option<TestClient>>,
+}
+
+impl Site {
+    /// A site on the database at this address.
+    pub(super) fn new(database: &str, concurrency: usize) -> Self {
+        let (project, database) = (Project::new(TRAIN), database.to_owned());
+        Self { project, database, concurrency, server: watch::Sender::new(None) }
+    }
+
+    /// The program, as it is started here.
+    pub(super) fn serve(&self) -> Command {
+        let mut command = self.project.serve();
+        command.arg("--database").arg(&self.database);
+        command.env("MODELYARD_JOBS__CONCURRENCY", self.concurrency.to_string());
+        // What the tests leave running they do not wait for.
+        command.env("MODELYARD_JOBS__DRAIN", "1ms").env("MODELYARD_SERVER__DRAIN", "100ms");
+        let log = fs_err::OpenOptions::new().create(true).append(true).open(self.log());
+        command.stderr(log.unwrap().into_parts().0);
+        command
+    }
+
+    /// Whoever serves now, and when that changes.
+    pub(super) fn server(&self) -> watch::Receiver<Option<TestClient>> {
+        self.server.subscribe()
+    }
+
+    /// Lives until `moment`, wherever it is then.
+    pub(super) async fn live(&self, moment: Duration) {
+        let mut process = Starting::new(self.serve());
+        let serving = async {
+            self.server.send_replace(process.serves().await);
+            std::future::pending::<()>().await;
+        };
+        let _its_time_has_come = tokio::time::timeout(moment, serving).await;
+        if let Some(status) = process.has_ended() {
+            panic!("it ended by itself: {status}");
+        }
+        process.signal(Signal::KILL);
+        process.ended(SOON).await;
+        self.server.send_replace(None);
+    }
+
+    /// Lives until a training has begun, and dies in the middle of it.
+    pub(super) async fn live_until_begun(&self) {
+        let begun = self.ledger().len();
+        let program = self.start().await;
+        until("a training begins", async || self.ledger().len() > begun).await;
+        self.kill(program).await;
+    }
+
+    /// Ends a life.
+    pub(super) async fn kill(&self, mut program: Program) {
+        program.signal(Signal::KILL);
+        program.ended(SOON).await;
+        self.server.send_replace(None);
+    }
+
+    /// Lives until it ends by itself, at a place where it was told to.
+    pub(super) async fn live_until(&self, place: &str, within: Duration) {
+        use std::os::unix::process::ExitStatusExt;
+
+        let mut command = self.serve();
+        command.env("MODELYARD_FAILPOINT", place);
+        let mut process = Starting::new(command);
+        self.server.send_replace(process.serves().await);
+        let ended = tokio::time::timeout(within, process.ended(within)).await;
+        let status = ended.unwrap_or_else(|_| panic!("it never gets to {place}"));
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{place}: {status}");
+        self.server.send_replace(None);
+    }
+
+    /// Lives until [`Site::stop`].
+    pub(super) async fn start(&self) -> Program {
+        let program = Program::start(self.serve()).await;
+        self.server.send_replace(Some(program.client.clone()));
+        program
+    }
+
+    /// Asks the program to stop, and looks at what it leaves behind.
+    pub(super) async fn stop(&self, mut program: Program) {
+        program.signal(Signal::TERM);
+        let status = program.ended(SOON).await;
+        assert!(status.success(), "{status}");
+        self.server.send_replace(None);
+        until("no process is left", async || self.processes().is_empty()).await;
+        let work = self.project.data().join("work");
+        let left: Vec<PathBuf> = entries(&work);
+        assert!(left.is_empty(), "stray directories: {left:?}, {:?}", files(&work));
+        for it in entries(&self.project.data()) {
+            let name = it.file_name().unwrap().to_str().unwrap();
+            let known = ["lock", "node", "blobs", "work"].contains(&name)
+                || name.starts_with("modelyard.db");
+            assert!(known, "a stray {name}");
+        }
+    }
+
+    /// What trainings did so far.
+    pub(super) fn ledger(&self) -> Vec<Line> {
+        ledger::read(&self.project.mark())
+    }
+
+    /// The command lines of processes that belong to a workspace of this site.
+    pub(super) fn processes(&self) -> Vec<String> {
+        let mark = format!("MODELYARD_WORKSPACE={}", self.project.data().display());
+        let ours = |process: &Path| {
+            let environment = fs_err::read(process.join("environ")).unwrap_or_default();
+            environment.split(|it| *it == 0).any(|it| it.starts_with(mark.as_bytes()))
+        };
+        let found = entries(Path::new("/proc")).into_iter().filter(|it| ours(it));
+        let line = |it: PathBuf| fs_err::read(it.join("cmdline")).unwrap_or_default();
+        found.map(|it| String::from_utf8_lossy(&line(it)).replace('\0', " ")).collect()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.project.path().with_file_name("log")
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs_err::read_to_string(self.log()).unwrap_or_default();
+            let lines: Vec<&str> =
+                log.lines().filter(|it| !it.contains(" INFO request ")).collect();
+            println!("its last words:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
+    }
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs_err::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|it| it.path()).filter(|it| !it.as_os_str().as_bytes().is_empty()).collect()
+}
