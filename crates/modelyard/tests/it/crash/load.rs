@@ -1,11 +1,12 @@
 //! Clients that want something all the time, do not give up, and remember what they were promised.
 
-use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
 use modelyard_testkit::{TestClient, TestResponse};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -46,14 +47,14 @@ pub(super) struct Load {
     trained: String,
     /// How long a training may take.
     longest: Duration,
-    over: Cell<bool>,
-    promises: RefCell<Vec<Promise>>,
+    over: AtomicBool,
+    promises: Mutex<Vec<Promise>>,
     /// The record of each job as it was last seen, and when.
-    seen: RefCell<HashMap<String, (Value, Instant)>>,
+    seen: Mutex<HashMap<String, (Value, Instant)>>,
     /// The last events of streams.
-    streamed: RefCell<Vec<Value>>,
+    streamed: Mutex<Vec<Value>>,
     /// What must never be seen.
-    violations: RefCell<Vec<String>>,
+    violations: Mutex<Vec<String>>,
 }
 
 impl Load {
@@ -70,11 +71,11 @@ impl Load {
             config,
             trained: first.artifact,
             longest,
-            over: Cell::default(),
-            promises: RefCell::default(),
-            seen: RefCell::default(),
-            streamed: RefCell::default(),
-            violations: RefCell::default(),
+            over: AtomicBool::default(),
+            promises: Mutex::default(),
+            seen: Mutex::default(),
+            streamed: Mutex::default(),
+            violations: Mutex::default(),
         }
     }
 
@@ -87,27 +88,27 @@ impl Load {
             () = self.watch() => {}
             () = self.follow() => {}
         }
-        let violations = self.violations.borrow();
+        let violations = self.violations.lock();
         assert!(violations.is_empty(), "{}", violations.join("\n"));
     }
 
     /// Nobody wants anything more.
     pub(super) fn end(&self) {
-        self.over.set(true);
+        self.over.store(true, Ordering::Relaxed);
     }
 
     /// Every job that was promised so far.
     pub(super) fn promises(&self) -> Vec<Promise> {
-        self.promises.borrow().clone()
+        self.promises.lock().clone()
     }
 
     async fn submit(&self, who: &str, mut random: Random) {
         for number in 0.. {
             tokio::time::sleep(random.time_below(Duration::from_millis(60))).await;
-            while self.open() >= OPEN && !self.over.get() {
+            while self.open() >= OPEN && !self.over.load(Ordering::Relaxed) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            if self.over.get() {
+            if self.over.load(Ordering::Relaxed) {
                 return;
             }
             let stage = if random.below(4) == 0 { Stage::Predict } else { Stage::Train };
@@ -131,7 +132,7 @@ impl Load {
                 Some(answer) if answer.status == 202 => {
                     let submitted = submitted(&answer);
                     let promise = Promise { key: key.to_owned(), stage, submitted };
-                    self.promises.borrow_mut().push(promise.clone());
+                    self.promises.lock().push(promise.clone());
                     return promise;
                 }
                 // Busy, or the first try is still under way.
@@ -176,9 +177,9 @@ impl Load {
 
     /// How many promised jobs have not been seen to end.
     fn open(&self) -> usize {
-        let seen = self.seen.borrow();
+        let seen = self.seen.lock();
         let ended = |it: &&Promise| seen.get(&it.submitted.job).is_some_and(|it| is_final(&it.0));
-        let promises = self.promises.borrow();
+        let promises = self.promises.lock();
         promises.len() - promises.iter().filter(ended).count()
     }
 
@@ -190,7 +191,7 @@ impl Load {
                 self.look_at(&it.submitted.job).await;
             }
             if began.elapsed() > PATIENCE {
-                let seen = self.seen.borrow();
+                let seen = self.seen.lock();
                 let promises = self.promises();
                 let open = promises.iter().map(|it| (it, seen.get(&it.submitted.job)));
                 let open: Vec<_> =
@@ -202,8 +203,8 @@ impl Load {
         for it in self.promises() {
             self.look_at(&it.submitted.job).await;
         }
-        let seen = self.seen.borrow();
-        for streamed in self.streamed.borrow().iter() {
+        let seen = self.seen.lock();
+        for streamed in self.streamed.lock().iter() {
             let (record, _) = &seen[&text(&streamed["id"])];
             if record != streamed {
                 self.violation(format!("a stream ended otherwise:\n{streamed}\n{record}"));
@@ -237,7 +238,7 @@ impl Load {
     /// Follows one job after the other, as far as the server lives.
     async fn follow(&self) {
         loop {
-            let job = self.promises.borrow().last().map(|it| it.submitted.job.clone());
+            let job = self.promises.lock().last().map(|it| it.submitted.job.clone());
             if let Some(job) = job {
                 self.follow_one(&format!("/api/v1/jobs/{job}/$stream?poll_interval=0.02")).await;
             }
@@ -257,7 +258,7 @@ impl Load {
             }
             end = is_final(&record).then_some(record);
         }
-        self.streamed.borrow_mut().extend(end);
+        self.streamed.lock().extend(end);
     }
 
     /// Remembers a record that was asked for then. One that has ended never changes again.
@@ -265,7 +266,7 @@ impl Load {
         let Some(job) = record["id"].as_str() else {
             return self.violation(format!("no record: {record}"));
         };
-        let mut seen = self.seen.borrow_mut();
+        let mut seen = self.seen.lock();
         match seen.get(job) {
             // An answer to an earlier question, which came late.
             Some((_, at)) if asked < *at => {}
@@ -279,7 +280,7 @@ impl Load {
     }
 
     fn violation(&self, what: String) {
-        let mut violations = self.violations.borrow_mut();
+        let mut violations = self.violations.lock();
         if violations.len() < 20 {
             violations.push(what);
         }
@@ -287,7 +288,7 @@ impl Load {
 
     /// The last record of a promised job.
     pub(super) fn record(&self, promise: &Promise) -> Value {
-        self.seen.borrow()[&promise.submitted.job].0.clone()
+        self.seen.lock()[&promise.submitted.job].0.clone()
     }
 }
 

@@ -5,6 +5,8 @@
 //! `CRASH_KILLS` says how many kills there are in all per database: `cargo xtask crash` asks for
 //! hundreds.
 
+#![expect(clippy::print_stdout, reason = "a run tells its seed and what it did")]
+
 mod check;
 mod ledger;
 mod load;

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Kills per database on an ordinary run.
 const KILLS: u32 = 40;
 
-/// A sequence that its seed decides (SplitMix64).
+/// A sequence that its seed decides (`SplitMix64`).
 #[derive(Clone, Debug)]
 pub(super) struct Random(u64);
 
