@@ -39,6 +39,9 @@ cargo xtask COMMAND
   bench serve [--date YYYY-MM-DD] [--repeats N] [--seconds N] [--only ours|peer|bare]
       The service beside chapkit and a bare axum server; with --date, docs/benchmarks.md is
       rewritten.
+  bench jobs [--date YYYY-MM-DD] [--repeats N] [--jobs N]
+      Jobs that do nothing: the engine on both databases beside a loop by hand and Procrastinate;
+      with --date, docs/benchmarks.md is rewritten.
 ";
 
 fn main() -> ExitCode {

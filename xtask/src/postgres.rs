@@ -20,15 +20,16 @@ use crate::{http, kept::Kept, shell};
 
 /// Safety costs time and buys a database nothing that lives for one run. Two hundred connections,
 /// because every test opens a pool of its own.
-const SETTINGS: &[&str] = &[
+const FOR_TESTS: &[&str] = &[
     "fsync=off",
     "synchronous_commit=off",
     "full_page_writes=off",
     "max_connections=200",
-    "listen_addresses=127.0.0.1",
-    "unix_socket_directories=",
     "autovacuum=off",
 ];
+
+/// As it is installed, with its queries counted.
+const FOR_FIGURES: &[&str] = &["shared_preload_libraries=pg_stat_statements"];
 
 /// Where tests make their databases: the server that `TEST_DATABASE_URL` names, or else one of our
 /// own for as long as it is held.
@@ -45,20 +46,37 @@ pub fn of_tests() -> Result<(String, Option<Postgres>)> {
 #[derive(Debug)]
 pub struct Postgres {
     port: u16,
+    programs: PathBuf,
     _server: Kept,
 }
 
 impl Postgres {
+    /// One that is quick and not safe.
     pub fn start() -> Result<Postgres> {
+        Postgres::start_with(FOR_TESTS)
+    }
+
+    /// One as an operator has it.
+    pub fn start_for_figures() -> Result<Postgres> {
+        Postgres::start_with(FOR_FIGURES)
+    }
+
+    /// What it says of itself, such as `postgres (PostgreSQL) 17.2`.
+    pub fn version(&self) -> Result<String> {
+        let version = shell::read(Command::new(self.programs.join("postgres")).arg("--version"))?;
+        Ok(version.trim().to_owned())
+    }
+
+    fn start_with(settings: &[&str]) -> Result<Postgres> {
         let programs = programs()?;
         let user = User::unprivileged()?;
         // Twice more, in case somebody takes the port between our look and the server's start.
         for _ in 0..2 {
-            if let Ok(postgres) = Postgres::start_once(&programs, user) {
+            if let Ok(postgres) = Postgres::start_once(&programs, user, settings) {
                 return Ok(postgres);
             }
         }
-        Postgres::start_once(&programs, user)
+        Postgres::start_once(&programs, user, settings)
     }
 
     /// Where to connect, as a superuser, without a password.
@@ -66,7 +84,7 @@ impl Postgres {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    fn start_once(programs: &Path, user: Option<User>) -> Result<Postgres> {
+    fn start_once(programs: &Path, user: Option<User>, settings: &[&str]) -> Result<Postgres> {
         let directory = TempDir::with_prefix("modelyard-postgres-")?;
         let data = directory.path().join("data");
         fs::create_dir(&data)?;
@@ -97,7 +115,8 @@ impl Postgres {
         let port = http::free_port()?;
         let mut command = program("postgres");
         command.arg("-D").arg(&data).args(["-p", &port.to_string()]);
-        for setting in SETTINGS {
+        let reachable = ["listen_addresses=127.0.0.1", "unix_socket_directories="];
+        for setting in reachable.iter().chain(settings) {
             command.args(["-c", setting]);
         }
         // INT is PostgreSQL's fast shutdown: it does not wait for the clients to leave.
@@ -112,7 +131,7 @@ impl Postgres {
             }
             thread::sleep(Duration::from_millis(50));
         }
-        Ok(Postgres { port, _server: server })
+        Ok(Postgres { port, programs: programs.to_owned(), _server: server })
     }
 }
 

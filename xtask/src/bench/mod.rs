@@ -4,6 +4,7 @@
 //! work on the machine disturbs least.
 
 mod contestant;
+mod jobs;
 mod load;
 mod measure;
 mod payload;
@@ -16,6 +17,7 @@ use anyhow::{Result, bail};
 pub fn run(arguments: &[&str]) -> Result<()> {
     match arguments {
         ["serve", rest @ ..] => serve::run(rest),
-        other => bail!("there is no benchmark `{}`; there is `serve`", other.join(" ")),
+        ["jobs", rest @ ..] => jobs::run(rest),
+        other => bail!("there is no benchmark `{}`; there are `serve` and `jobs`", other.join(" ")),
     }
 }

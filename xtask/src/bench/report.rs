@@ -15,10 +15,6 @@ use super::{
 use crate::shell;
 
 const PAGE: &str = "docs/benchmarks.md";
-/// What stands between these lines is ours to rewrite.
-const BEGIN: &str = "<!-- cargo xtask bench serve: begin -->";
-const END: &str = "<!-- cargo xtask bench serve: end -->";
-
 pub fn render(options: &Options, results: &Results, stable: &Stable) -> Result<String> {
     let mut text = String::new();
     let mut line = |it: &str| {
@@ -122,29 +118,33 @@ pub fn render(options: &Options, results: &Results, stable: &Stable) -> Result<S
     Ok(text)
 }
 
-/// Puts the page's measured part in place of the former one.
-pub fn write(text: &str) -> Result<()> {
+/// Puts what the benchmark of this name measured in place of what it measured before.
+pub fn write(name: &str, text: &str) -> Result<()> {
     let path = shell::root().join(PAGE);
     let page = fs::read_to_string(&path).with_context(|| format!("cannot read {PAGE}"))?;
-    let page = replace(&page, text).with_context(|| format!("{PAGE} has lost its two markers"))?;
+    let page =
+        replace(&page, name, text).with_context(|| format!("{PAGE} has lost its two markers"))?;
     fs::write(&path, page).with_context(|| format!("cannot write {PAGE}"))?;
     println!("wrote {PAGE}");
     Ok(())
 }
 
-fn replace(page: &str, text: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{text}{END}{after}"))
+/// What stands between a benchmark's two lines is its to rewrite.
+fn replace(page: &str, name: &str, text: &str) -> Option<String> {
+    let [begin, end] =
+        ["begin", "end"].map(|it| format!("<!-- cargo xtask bench {name}: {it} -->"));
+    let (before, rest) = page.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}\n{text}{end}{after}"))
 }
 
-fn rustc() -> Result<String> {
+pub fn rustc() -> Result<String> {
     let version = shell::read(std::process::Command::new("rustc").arg("--version"))?;
     Ok(version.trim().to_owned())
 }
 
 /// Three significant figures, or a dash for what was not measured.
-fn show(figure: Option<f64>) -> String {
+pub fn show(figure: Option<f64>) -> String {
     match figure {
         None => "–".to_owned(),
         Some(figure) if figure >= 100.0 => format!("{figure:.0}"),
@@ -155,7 +155,7 @@ fn show(figure: Option<f64>) -> String {
     }
 }
 
-fn times(more: Option<f64>, less: Option<f64>) -> String {
+pub fn times(more: Option<f64>, less: Option<f64>) -> String {
     match (more, less) {
         (Some(more), Some(less)) if less > 0.0 => format!("{}×", show(Some(more / less))),
         _ => "–".to_owned(),
@@ -168,10 +168,15 @@ mod tests {
 
     #[test]
     fn only_what_stands_between_the_markers_is_replaced() {
-        let page = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        let page = replace(&page, "new\n").unwrap();
-        assert_eq!(page, format!("before\n{BEGIN}\nnew\n{END}\nafter\n"));
-        assert!(replace("no markers", "new").is_none());
+        let page = |of: &str, it: &str| {
+            let [begin, end] =
+                ["begin", "end"].map(|it| format!("<!-- cargo xtask bench {of}: {it} -->"));
+            format!("before\n{begin}\n{it}\n{end}\nafter\n")
+        };
+        let both = |first: &str, second: &str| page("serve", first) + &page("jobs", second);
+        let replaced = replace(&both("old", "old"), "jobs", "new\n").unwrap();
+        assert_eq!(replaced, both("old", "new"));
+        assert!(replace("no markers", "jobs", "new").is_none());
     }
 
     #[test]

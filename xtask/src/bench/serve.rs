@@ -41,7 +41,7 @@ pub fn run(arguments: &[&str]) -> Result<()> {
     let text = report::render(&options, &results, &stable)?;
     println!("\n{text}");
     if options.date.is_some() {
-        report::write(&text)?;
+        report::write("serve", &text)?;
     }
     Ok(())
 }
