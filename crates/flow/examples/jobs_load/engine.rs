@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use modelyard_flow::job::{JobId, Jobs, NewJob, Options, WRITE};
-use modelyard_kernel::part::Policy;
-use modelyard_kernel::{Background, Caller, Clock, Db, Failed, Scope, Work, db};
+use modelyard_flow::job::{self, Hold, JobId, Jobs, NewJob, WRITE};
+use modelyard_kernel::{Assignment, Background, Caller, Clock, Db, Failed, Scope, Work, db};
 
 use crate::measure::{Queue, Seen};
 use crate::{AT_ONCE, Done};
 
 const KIND: &str = "bench.nothing";
+const SERVICE: &str = "bench";
 
+/// The engine of one process.
 pub struct Engine {
     db: Db,
     clock: Clock,
+    engine: job::Engine,
     jobs: Jobs,
     scope: Scope,
 }
@@ -26,55 +28,65 @@ impl Engine {
             db::Options { url: url.to_owned(), pool_size: 2 * AT_ONCE, ..db::Options::default() };
         let (db, clock) = (Db::connect(&options).await?, Clock::system());
         modelyard_schema::migrate(&db, &clock).await?;
-        let system = Caller::system("bench", "default", "bench");
+        let options = job::Options {
+            concurrency: AT_ONCE,
+            max_pending: 1_000_000,
+            ..job::Options::default()
+        };
+        let (background, node) = (Background::default(), "bench".to_owned());
+        let engine = job::Engine::new(db.clone(), clock.clone(), background, node, options);
+        let system = Caller::system("bench", "default", SERVICE);
         let scope = system.permit(WRITE)?.clone();
-        let options = Options { concurrency: AT_ONCE, max_pending: i64::MAX, ..Options::default() };
-        let background = Background::default();
-        let node = "bench".to_owned();
-        let jobs = Jobs::new(db.clone(), clock.clone(), background, node, options, system);
-        Ok(Self { db, clock, jobs, scope })
+        Ok(Self { db, clock, jobs: engine.jobs(system), engine, scope })
     }
 }
 
 impl Queue for Engine {
     async fn submit(&self, _client: usize, count: usize) -> Done<Vec<String>> {
         let ids: Vec<JobId> = (0..count).map(|_| JobId(self.clock.ulid())).collect();
-        let (jobs, scope, new) = (self.jobs.clone(), self.scope.clone(), ids.clone());
-        let submit = self.db.transaction(move |conn| {
-            async move {
-                for id in new {
-                    let new = NewJob { id, kind: KIND, input: b"{}".to_vec(), artifact: None };
-                    jobs.submit(conn, &scope, new).await?;
+        let new = |id: JobId| NewJob::new(id, KIND, b"{}".to_vec());
+        if let [id] = ids.as_slice() {
+            self.jobs.add(&self.scope, new(*id)).await?;
+        } else {
+            let (jobs, scope) = (self.jobs.clone(), self.scope.clone());
+            let all: Vec<NewJob> = ids.iter().map(|id| new(*id)).collect();
+            let submit = self.db.transaction(move |conn| {
+                async move {
+                    let mut last = None;
+                    for new in all {
+                        last = Some(jobs.submit(conn, &scope, new).await?);
+                    }
+                    Ok(last)
                 }
-                Ok(())
+                .boxed()
+            });
+            if let Some(last) = submit.await? {
+                self.jobs.wake(&last);
             }
-            .boxed()
-        });
-        submit.await?;
-        self.jobs.wake();
+        }
         Ok(ids.into_iter().map(|it| it.to_string()).collect())
     }
 
     async fn work(&self, seen: Arc<Seen>) -> Done {
         let (db, jobs, scope) = (self.db.clone(), self.jobs.clone(), self.scope.clone());
-        let run = move |assignment: modelyard_kernel::Assignment| {
-            let id = JobId(assignment.job);
-            seen.begun(id.to_string());
-            let (db, jobs, scope, seen) =
-                (db.clone(), jobs.clone(), scope.clone(), Arc::clone(&seen));
+        let run = move |assignment: Assignment| {
+            let hold = Hold::from(&assignment);
+            seen.begun(hold.job.to_string());
+            let (db, jobs, scope) = (db.clone(), jobs.clone(), scope.clone());
+            let seen = Arc::clone(&seen);
             async move {
-                let end = db.transaction(move |conn| {
-                    async move { jobs.end(conn, &scope, id, Ok(None)).await }.boxed()
-                });
-                end.await.map_err(Failed::from)?;
+                // The end is one statement, which needs no transaction around it.
+                let mut conn = db.conn().await.map_err(modelyard_kernel::Failure::from)?;
+                jobs.end(&mut conn, &scope, hold, Ok(None)).await?;
                 seen.completed();
-                Ok(())
+                Ok::<(), Failed>(())
             }
             .boxed()
         };
-        let work =
-            Work { kind: KIND, queue: "bench", policy: Policy::default(), run: Arc::new(run) };
-        self.jobs.start([work]).await?;
+        let policy = modelyard_kernel::Policy::default();
+        let work = Work { kind: KIND, queue: "bench", policy, run: Arc::new(run) };
+        self.engine.serve(SERVICE, [work]);
+        self.engine.start().await?;
         Ok(())
     }
 }

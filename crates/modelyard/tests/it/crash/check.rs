@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read};
 
+use modelyard_kernel::Time;
 use modelyard_testkit::TestClient;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -16,19 +17,33 @@ use crate::support::text;
 pub(super) async fn all_is_kept(site: &Site, load: &Load, client: &TestClient) {
     let promises = load.promises();
     let ledger = site.ledger();
-    let mut made = BTreeSet::new();
+    let (mut made, mut lost) = (BTreeSet::new(), 0);
     for promise in &promises {
         let record = load.record(promise);
         let Promise { key, stage, submitted } = promise;
+        if given_up(&record) {
+            lost += 1;
+            continue;
+        }
+        if load.is_canceled(promise) || (*stage == Stage::Cancel && record["status"] == "canceled")
+        {
+            assert_eq!(record["status"], "canceled", "{key}: {record}");
+            let path = format!("/api/v1/artifacts/{}", submitted.artifact);
+            client.get(&path).await.expect(404);
+            continue;
+        }
         assert_eq!(record["status"], "completed", "{key}: {record}");
         assert_eq!(text(&record["artifact_id"]), submitted.artifact, "{key}: {record}");
         assert!(made.insert(submitted.artifact.clone()), "{key}: an artifact of two jobs");
         match stage {
-            Stage::Train => training_is_kept(client, promise, &record, &ledger).await,
             Stage::Predict => prediction_is_kept(client, promise).await,
+            _ => training_is_kept(client, promise, &record, &ledger).await,
         }
     }
     nothing_is_half_written(client).await;
+    // And the one before the first kill: a request that was sent again has made no second job.
+    let listed = client.get("/api/v1/jobs?page=1&size=1").await.expect(200).body;
+    assert_eq!(listed["total"], promises.len() + 1, "{listed}");
 
     let keys: BTreeMap<&str, usize> = ledger.iter().fold(BTreeMap::new(), |mut keys, it| {
         *keys.entry(it.key.as_str()).or_default() += usize::from(it.what == What::Begin);
@@ -36,9 +51,16 @@ pub(super) async fn all_is_kept(site: &Site, load: &Load, client: &TestClient) {
     });
     let again = keys.values().filter(|runs| **runs > 1).count();
     println!(
-        "{} jobs were promised and kept; {again} trainings were begun more than once",
+        "{} jobs were promised and kept, {lost} of them given up after many losses; {again} trainings \
+         were begun more than once",
         promises.len()
     );
+}
+
+/// Whether so many processes ended over a job that it is not begun again, which is told.
+fn given_up(record: &Value) -> bool {
+    let error = record["error"].as_str().unwrap_or_default();
+    record["status"] == "failed" && error.contains("given up") && record["dead_letter"] == true
 }
 
 /// The artifact is whole, its model is that of the last run, and nothing ran once that was settled.
@@ -56,6 +78,18 @@ async fn training_is_kept(client: &TestClient, promise: &Promise, record: &Value
     let last = lines.last().unwrap_or_else(|| panic!("{key} was never begun: {record}"));
     assert_eq!(last.what, What::End, "{key} was begun after its end: {lines:#?}\n{record}");
     assert_eq!(last.sum, sum, "{key} has the model of an earlier run: {lines:#?}\n{record}");
+
+    let path = format!("/api/v1/jobs/{}/$steps", submitted.job);
+    let steps = client.get(&path).await.expect(200).body;
+    for step in steps.as_array().unwrap() {
+        let finished: Time = text(&step["finished_at"]).parse().unwrap();
+        let again = lines.iter().find(|it| it.what == What::Begin && it.at > finished.micros());
+        assert!(
+            again.is_none(),
+            "{key} was run again after its end was written: {step} {lines:#?}"
+        );
+    }
+    assert!(steps.as_array().is_some_and(|it| !it.is_empty()), "no step of {key} was written");
 }
 
 /// The forecast is that of the request.

@@ -4,7 +4,8 @@
 use std::path::Path;
 
 /// A training that writes to the ledger, which is its first argument. Its key is the first row's
-/// location, and its rainfall the seconds that it takes.
+/// location, and its rainfall the seconds that it takes. One that hesitates may go well later, the
+/// first time.
 pub(super) const TRAIN: &str = r#"
 set -e
 key=$(sed -n 2p data.csv | cut -d, -f2)
@@ -12,7 +13,9 @@ seconds=$(sed -n 2p data.csv | cut -d, -f3)
 note() {
     echo "$1 $key $(date +%s%6N) $3" | dd of="$2" oflag=append conv=notrunc,fsync status=none
 }
+before=$(grep -c "^begin $key " "$1" || true)
 note begin "$1" -
+case $key in *Hesitate) [ "$before" -gt 0 ] || exit 75 ;; esac
 sleep "$seconds"
 { echo "$key"; head -c 20000 /dev/urandom; } > model
 note end "$1" "$(sha256sum model | cut -d' ' -f1)"

