@@ -247,7 +247,7 @@ impl Load {
                 records.filter(|it| !it.as_ref().is_some_and(is_final)).collect()
             };
             for it in &promises {
-                self.look_at(&it.submitted.job).await;
+                self.look_at_one(&it.submitted.job).await;
             }
             if open.is_empty() {
                 return;
@@ -268,7 +268,15 @@ impl Load {
         }
     }
 
-    async fn look_at(&self, job: &str) {
+    /// Has a look at every job that is promised by now.
+    pub(super) async fn look_at(&self, client: &TestClient) {
+        for it in self.promises() {
+            let path = format!("/api/v1/jobs/{}", it.submitted.job);
+            self.saw(&client.get(&path).await.expect(200).body, Instant::now());
+        }
+    }
+
+    async fn look_at_one(&self, job: &str) {
         let asked = Instant::now();
         let Some(answer) = self.get(&format!("/api/v1/jobs/{job}")).await else { return };
         match answer.status.as_u16() {

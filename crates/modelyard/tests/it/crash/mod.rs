@@ -8,9 +8,12 @@
 #![expect(clippy::print_stdout, reason = "a run tells its seed and what it did")]
 
 mod check;
+mod frozen;
 mod ledger;
 mod load;
+mod outage;
 mod places;
 mod random;
+mod recovery;
 mod site;
 mod storm;

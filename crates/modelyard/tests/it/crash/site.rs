@@ -2,6 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use modelyard_testkit::TestClient;
@@ -10,16 +11,19 @@ use tokio::process::Command;
 use tokio::sync::watch;
 
 use super::ledger::{self, Line, TRAIN};
-use crate::support::program::{Program, Project, Starting};
+use crate::support::program::{Program, Project, Starting, serve};
 use crate::support::{files, until};
 
 /// How long the end of a process may take.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Everything that outlives the program.
+/// Everything of one node that outlives the program.
 #[derive(Debug)]
 pub(super) struct Site {
-    pub(super) project: Project,
+    project: Arc<Project>,
+    data: PathBuf,
+    /// Where content is that several nodes share.
+    blobs: Option<PathBuf>,
     database: String,
     concurrency: usize,
     /// The program that serves now.
@@ -29,13 +33,35 @@ pub(super) struct Site {
 impl Site {
     /// A site on the database at this address.
     pub(super) fn new(database: &str, concurrency: usize) -> Self {
-        let (project, database) = (Project::new(TRAIN), database.to_owned());
-        Self { project, database, concurrency, server: watch::Sender::new(None) }
+        let (project, database) = (Arc::new(Project::new(TRAIN)), database.to_owned());
+        let (data, server) = (project.data(), watch::Sender::new(None));
+        Self { project, data, blobs: None, database, concurrency, server }
+    }
+
+    /// Two nodes on one database and one store of content.
+    pub(super) fn pair(database: &str) -> (Self, Self) {
+        let mut first = Self::new(database, 1);
+        let [data, blobs] =
+            ["data-2", "shared-blobs"].map(|it| first.project.path().with_file_name(it));
+        fs_err::create_dir(&blobs).unwrap();
+        first.blobs = Some(blobs);
+        let second = Self {
+            project: Arc::clone(&first.project),
+            data,
+            blobs: first.blobs.clone(),
+            database: database.to_owned(),
+            concurrency: 1,
+            server: watch::Sender::new(None),
+        };
+        (first, second)
     }
 
     /// The program, as it is started here.
     pub(super) fn serve(&self) -> Command {
-        let mut command = self.project.serve();
+        let mut command = serve(&self.project.path(), &self.data);
+        if let Some(blobs) = &self.blobs {
+            command.env("MODELYARD_BLOBS__URL", format!("file://{}", blobs.display()));
+        }
         command.arg("--database").arg(&self.database);
         command.env("MODELYARD_JOBS__CONCURRENCY", self.concurrency.to_string());
         // What the tests leave running they do not wait for.
@@ -108,11 +134,15 @@ impl Site {
         let status = program.ended(SOON).await;
         assert!(status.success(), "{status}");
         self.server.send_replace(None);
+        self.nothing_is_left().await;
+    }
+
+    /// Looks at what an ended program left behind: no process, no workspace, no stray file.
+    async fn nothing_is_left(&self) {
         until("no process is left", async || self.processes().is_empty()).await;
-        let work = self.project.data().join("work");
-        let left: Vec<PathBuf> = entries(&work);
-        assert!(left.is_empty(), "stray directories: {left:?}, {:?}", files(&work));
-        for it in entries(&self.project.data()) {
+        let left = self.workspaces();
+        assert!(left.is_empty(), "stray directories: {:?}", files(&self.data.join("work")));
+        for it in entries(&self.data) {
             let name = it.file_name().unwrap().to_str().unwrap();
             let known = ["lock", "node", "blobs", "work"].contains(&name)
                 || name.starts_with("modelyard.db");
@@ -125,9 +155,14 @@ impl Site {
         ledger::read(&self.project.mark())
     }
 
+    /// Workspaces that are there now.
+    pub(super) fn workspaces(&self) -> Vec<PathBuf> {
+        entries(&self.data.join("work"))
+    }
+
     /// The command lines of processes that belong to a workspace of this site.
     pub(super) fn processes(&self) -> Vec<String> {
-        let mark = format!("MODELYARD_WORKSPACE={}", self.project.data().display());
+        let mark = format!("MODELYARD_WORKSPACE={}", self.data.display());
         let ours = |process: &Path| {
             let environment = fs_err::read(process.join("environ")).unwrap_or_default();
             environment.split(|it| *it == 0).any(|it| it.starts_with(mark.as_bytes()))
@@ -138,7 +173,7 @@ impl Site {
     }
 
     fn log(&self) -> PathBuf {
-        self.project.path().with_file_name("log")
+        self.data.with_extension("log")
     }
 }
 

@@ -2,6 +2,7 @@
 //! is told, and ways to wait that have an end.
 
 mod model;
+pub mod postgres;
 pub mod program;
 
 use std::path::Path;
