@@ -37,7 +37,7 @@ impl Engine {
         let engine = job::Engine::new(db.clone(), clock.clone(), background, node, options);
         let system = Caller::system("bench", "default", SERVICE);
         let scope = system.permit(WRITE)?.clone();
-        Ok(Self { db, clock, jobs: engine.jobs(system), engine, scope })
+        Ok(Self { db, clock, jobs: engine.jobs(), engine, scope })
     }
 }
 
@@ -68,16 +68,14 @@ impl Queue for Engine {
     }
 
     async fn work(&self, seen: Arc<Seen>) -> Done {
-        let (db, jobs, scope) = (self.db.clone(), self.jobs.clone(), self.scope.clone());
+        let (jobs, scope) = (self.jobs.clone(), self.scope.clone());
         let run = move |assignment: Assignment| {
             let hold = Hold::from(&assignment);
             seen.begun(hold.job.to_string());
-            let (db, jobs, scope) = (db.clone(), jobs.clone(), scope.clone());
+            let (jobs, scope) = (jobs.clone(), scope.clone());
             let seen = Arc::clone(&seen);
             async move {
-                // The end is one statement, which needs no transaction around it.
-                let mut conn = db.conn().await.map_err(modelyard_kernel::Failure::from)?;
-                jobs.end(&mut conn, &scope, hold, Ok(None)).await?;
+                jobs.complete(&scope, hold, None).await?;
                 seen.completed();
                 Ok::<(), Failed>(())
             }

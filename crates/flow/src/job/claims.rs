@@ -51,18 +51,25 @@ pub(super) async fn claim(
     most: usize,
     now: Time,
 ) -> Result<Vec<Claimed>> {
-    // Nodes that claim at the same moment pass over each other's rows.
-    let skip = if conn.dialect() == Dialect::Sqlite { "" } else { " FOR UPDATE SKIP LOCKED" };
+    // Nodes that claim at the same moment pass over each other's rows. That a claim is on the disk need
+    // not be waited for: one that a crash of the server undoes is as one that its node lost.
+    let (at_once, skip) = match conn.dialect() {
+        Dialect::Sqlite => ("", ""),
+        Dialect::Postgres => (
+            " AND (SELECT set_config('synchronous_commit', 'off', TRUE)) IS NOT NULL",
+            " FOR UPDATE SKIP LOCKED",
+        ),
+    };
     query(format!(
         "WITH due AS (
              SELECT id FROM jobs
              WHERE tenant_id = $1 AND service_id = $2 AND queue = $3 AND status = 'pending'
                  AND run_at <= $4 AND NOT EXISTS (
                      SELECT 1 FROM paused_queues
-                     WHERE tenant_id = $1 AND service_id = $2 AND queue = $3)
+                     WHERE tenant_id = $1 AND service_id = $2 AND queue = $3){at_once}
              ORDER BY priority DESC, run_at, id LIMIT $6{skip})
-         UPDATE jobs SET status = 'running', started_at = $4, node = $5, token = token + 1,
-             attempt = attempt + 1, revision = revision + 1
+         UPDATE jobs SET status = 'running', started_at = $4, node = $5,
+             token = CASE WHEN token < $7 THEN $7 ELSE token + 1 END, attempt = attempt + 1, revision = revision + 1
          WHERE tenant_id = $1 AND service_id = $2 AND id IN (SELECT id FROM due)
          RETURNING {}",
         Claimed::COLUMNS
@@ -73,6 +80,8 @@ pub(super) async fn claim(
     .bind(now)
     .bind(node)
     .bind(i64::try_from(most).unwrap_or(i64::MAX))
+    // Of the present moment, so that it is not that of a claim which was undone.
+    .bind(now.micros())
     .fetch_all(conn)
     .await
 }

@@ -151,7 +151,7 @@ impl Context {
         name: &str,
         node: &str,
     ) -> Result<Option<T>, Failed> {
-        if self.hold.token <= 1 {
+        if self.reports.is_fresh {
             return Ok(None);
         }
         let journal = self.journal.get_or_try_init(|| async {
@@ -346,6 +346,8 @@ pub(super) async fn patiently<T, F: Future<Output = Result<T>>>(
 /// What a job says, until it is written down.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
+    /// Whether nobody has claimed the job before: then there is nothing to go on from.
+    is_fresh: bool,
     said: Mutex<Said>,
     /// One flush at a time.
     flushing: tokio::sync::Mutex<()>,
@@ -364,6 +366,10 @@ struct Said {
 }
 
 impl Reports {
+    pub(super) fn new(is_fresh: bool) -> Self {
+        Self { is_fresh, ..Self::default() }
+    }
+
     fn progress(&self, mut progress: Progress, now: Time) {
         progress.fraction =
             progress.fraction.filter(|it| it.is_finite()).map(|it| it.clamp(0.0, 1.0));
@@ -435,7 +441,7 @@ pub(super) async fn flush(
         (said.progress.take(), tail, lines, said.next)
     };
     let (kept, again) = (scope.clone(), lines.clone());
-    let shown = progress.clone();
+    let (shown, is_fresh) = (progress.clone(), reports.is_fresh);
     let written = machine.db.transaction(move |conn| {
         async move {
             if !journal::show(conn, &kept, hold, shown, tail).await? {
@@ -446,7 +452,7 @@ pub(super) async fn flush(
             }
             let first = match next {
                 Some(next) => next,
-                None if hold.token <= 1 => 1,
+                None if is_fresh => 1,
                 None => journal::last_line(conn, &kept, hold.job).await? + 1,
             };
             let numbered: Vec<LogLine> = (first..)

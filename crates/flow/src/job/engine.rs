@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::claims::{self, Beat};
 use super::context::Reports;
 use super::model::{Claimed, Hold, JobId, Lane};
+use super::together::{Added, Completed, Together};
 use super::{Jobs, worker};
 
 /// How often a process says that it lives: with [`LEASE`], a job of one that died is begun again
@@ -123,6 +124,8 @@ pub(super) struct Machine {
     pulse: Notify,
     /// Until when the others count on this process.
     leased: Mutex<Option<Instant>>,
+    pub(super) added: Arc<Together<Added>>,
+    pub(super) completed: Arc<Together<Completed>>,
 }
 
 /// A job that runs in this process.
@@ -169,6 +172,8 @@ impl Engine {
             survey: AtomicBool::new(true),
             pulse: Notify::new(),
             leased: Mutex::default(),
+            added: Arc::default(),
+            completed: Arc::default(),
         }))
     }
 
@@ -274,11 +279,14 @@ impl Machine {
         Ok(notify(&mut self.db.conn().await?, CHANNEL).await?)
     }
 
-    pub(super) fn ended(&self, id: JobId) {
-        let ended = self.running.lock().remove(&id);
-        if let Some(it) = ended {
+    pub(super) fn ended(&self, hold: Hold) {
+        let mut running = self.running.lock();
+        if running.get(&hold.job).is_some_and(|it| it.hold == hold)
+            && let Some(it) = running.remove(&hold.job)
+        {
             self.hot.lock().insert(it.lane);
         }
+        drop(running);
         self.look.notify_one();
     }
 
@@ -437,10 +445,13 @@ async fn claim(engine: &Engine, lane: &Lane, most: usize) -> Result<Vec<Task>> {
         let cancel = CancellationToken::new();
         let (ended, watch) = watch::channel(false);
         let hold = Hold { job: job.id, token: job.token };
-        let reports = Arc::new(Reports::default());
+        let reports = Arc::new(Reports::new(job.is_fresh()));
         let it =
             Running { hold, lane: lane.clone(), cancel: cancel.clone(), ended: watch, reports };
-        running.insert(job.id, it);
+        if let Some(stale) = running.insert(job.id, it) {
+            // Its claim was undone, and what it does counts no more.
+            stale.cancel.cancel();
+        }
         let work = machine.work(&lane.service, &job.kind);
         Task { lane: lane.clone(), work, job, cancel, ended }
     });

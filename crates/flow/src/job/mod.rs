@@ -25,6 +25,7 @@ mod store;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod together;
 mod worker;
 
 use std::collections::HashMap;
@@ -35,11 +36,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use modelyard_kernel::bulk::{Applied, Bulk, Changed, Operation};
+use modelyard_kernel::db::Dialect;
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
-    Assignment, Caller, Conn, Failed, Failure, Kind, Part, Permission, Policy, Result, Scope, Ulid,
-    failpoint,
+    Assignment, Caller, Conn, Failed, Failure, Kind, Part, Permission, Policy, Result, Scope, Time,
+    Ulid, failpoint,
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -55,6 +57,7 @@ pub use model::{
     Wishes,
 };
 use store::{Room, Terms};
+use together::{Added, Completed};
 
 /// May see jobs.
 pub const READ: Permission = Permission("jobs:read");
@@ -117,7 +120,10 @@ impl Jobs {
     /// same name.
     pub async fn add(&self, scope: &Scope, new: NewJob) -> Result<Submission> {
         let db = &self.machine().db;
-        let submitted = if new.wishes.request.is_some() || new.unique.is_some() {
+        let is_alone = new.wishes.request.is_none() && new.unique.is_none();
+        let submitted = if is_alone && db.dialect() == Dialect::Postgres {
+            self.submit_together(scope, new).await?
+        } else if !is_alone {
             let (it, scope) = (self.clone(), scope.clone());
             let submit = db
                 .transaction(move |conn| async move { it.submit(conn, &scope, new).await }.boxed());
@@ -128,6 +134,53 @@ impl Jobs {
         failpoint::reach("job.submitted");
         self.wake(&submitted);
         Ok(submitted)
+    }
+
+    /// Adds a job in one commit with those that are added at the same moment, where that may be.
+    async fn submit_together(&self, scope: &Scope, mut new: NewJob) -> Result<Submission> {
+        let machine = self.machine();
+        let (now, bytes) =
+            (machine.clock.now(), i64::try_from(new.input.len()).unwrap_or(i64::MAX));
+        let mut conn = machine.db.conn().await?;
+        let room = self.may_be_full(&mut conn, scope, bytes).await?;
+        if room.is_some() || bytes > store::INLINE {
+            return self.submit(&mut conn, scope, new).await;
+        }
+        drop(conn);
+        let (job, artifact, run_at) = (new.id, new.artifact, new.wishes.run_at);
+        let queue = self.queue_of(scope, &mut new);
+        let terms = self.terms(scope, &new, &queue, None, now);
+        let added = Added::new(scope, new, terms);
+        machine.added.write(&machine.background, &machine.db, added).await?;
+        self.note_waiting(scope, bytes);
+        let lane = run_at.is_none_or(|it| it <= now).then(|| Lane::of(scope, &queue));
+        Ok(Submission { job, artifact, existed: false, lane })
+    }
+
+    fn queue_of(&self, scope: &Scope, new: &mut NewJob) -> String {
+        let home = self.machine().work(scope.service(), new.kind).map_or("default", |it| it.queue);
+        new.wishes.queue.take().unwrap_or_else(|| home.to_owned())
+    }
+
+    fn terms<'a>(
+        &self,
+        scope: &Scope,
+        new: &NewJob,
+        queue: &'a str,
+        room: Option<Room>,
+        now: Time,
+    ) -> Terms<'a> {
+        let work = self.machine().work(scope.service(), new.kind);
+        let policy = work.map_or_else(Policy::default, |it| it.policy);
+        let Wishes { run_at, deadline, max_attempts, .. } = new.wishes;
+        let begins = run_at.unwrap_or(now).max(now);
+        Terms {
+            queue,
+            max_attempts: max_attempts.unwrap_or(policy.max_attempts.into()).max(1),
+            deadline_at: deadline.or(policy.deadline).map(|it| begins.after(it)),
+            room,
+            now,
+        }
     }
 
     /// Adds a job, in the transaction of whatever else is changed; call [`Jobs::wake`] after the
@@ -150,21 +203,11 @@ impl Jobs {
             return self.asked_before(conn, scope, &key).await;
         }
         let (kind, unique) = (new.kind, new.unique.clone());
-        let work = machine.work(scope.service(), kind);
-        let policy = work.as_ref().map_or_else(Policy::default, |it| it.policy);
-        let home = work.map_or("default", |it| it.queue);
-        let queue = new.wishes.queue.take().unwrap_or_else(|| home.to_owned());
+        let queue = self.queue_of(scope, &mut new);
         let bytes = i64::try_from(new.input.len()).unwrap_or(i64::MAX);
         let run_at = new.wishes.run_at;
-        let deadline = new.wishes.deadline.or(policy.deadline);
-        let max_attempts = new.wishes.max_attempts.unwrap_or(policy.max_attempts.into());
-        let terms = Terms {
-            queue: &queue,
-            max_attempts: max_attempts.max(1),
-            deadline_at: deadline.map(|it| run_at.unwrap_or(now).max(now).after(it)),
-            room: self.may_be_full(conn, scope, bytes).await?,
-            now,
-        };
+        let room = self.may_be_full(conn, scope, bytes).await?;
+        let terms = self.terms(scope, &new, &queue, room, now);
         if store::insert(conn, scope, new, terms).await? {
             self.note_waiting(scope, bytes);
             let lane = run_at.is_none_or(|it| it <= now).then(|| Lane::of(scope, &queue));
@@ -269,6 +312,24 @@ impl Jobs {
     ) -> Result<()> {
         let now = self.machine().clock.now();
         let ended = store::finish(conn, scope, hold, Ending::of(outcome), now).await?;
+        if ended { Ok(()) } else { Err(context::taken_away()) }
+    }
+
+    /// Records that a running job has gone well, when nothing else is to be stored.
+    ///
+    /// # Errors
+    /// As [`Jobs::end`].
+    pub async fn complete(&self, scope: &Scope, hold: Hold, artifact: Option<Ulid>) -> Result<()> {
+        let machine = self.machine();
+        self.flush(scope, hold).await?;
+        let now = machine.clock.now();
+        let ended = if machine.db.dialect() == Dialect::Postgres {
+            let completed = Completed::new(scope, hold, artifact, now);
+            machine.completed.write(&machine.background, &machine.db, completed).await?
+        } else {
+            let mut conn = machine.db.conn().await?;
+            store::finish(&mut conn, scope, hold, Ending::of(Ok(artifact)), now).await?
+        };
         if ended { Ok(()) } else { Err(context::taken_away()) }
     }
 

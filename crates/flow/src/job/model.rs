@@ -418,10 +418,18 @@ pub(super) struct Claimed {
     pub(super) max_attempts: i64,
     pub(super) lost: i64,
     pub(super) deadline_at: Option<Time>,
+    revision: i64,
 }
 
 columns!(Claimed: id, kind, input, input_bytes, promised_id, token, attempt, max_attempts, lost,
-    deadline_at);
+    deadline_at, revision);
+
+impl Claimed {
+    /// Whether nobody has claimed it before.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.revision <= 1
+    }
+}
 
 /// A job that ends the process each time is given up after as many times.
 pub(super) const MAX_LOST: i64 = 20;

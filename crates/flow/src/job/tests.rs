@@ -96,10 +96,7 @@ fn nothing() -> Body {
 }
 
 async fn complete(jobs: &Jobs, assignment: &Assignment) -> Result<(), Failed> {
-    let scope = assignment.caller.permit(WRITE)?;
-    let mut conn = jobs.machine().db.conn().await.map_err(Failure::from)?;
-    jobs.flush(scope, assignment.into()).await?;
-    Ok(jobs.end(&mut conn, scope, assignment.into(), Ok(None)).await?)
+    Ok(jobs.complete(assignment.caller.permit(WRITE)?, assignment.into(), None).await?)
 }
 
 fn options() -> Options {
@@ -247,12 +244,12 @@ on_both_databases! {
         assert_eq!(claims::requeue_own(&mut conn, "a").await.unwrap(), 1);
         let lane = Lane::of(&test_scope(), "test");
         let claimed = claims::claim(&mut conn, &lane, "b", 1, node.clock.now()).await.unwrap();
-        assert_eq!((claimed[0].id, claimed[0].token, claimed[0].lost), (id, 2, 1));
+        assert_eq!((claimed[0].id, claimed[0].lost, claimed[0].is_fresh()), (id, 1, false));
         go_on.add_permits(1);
         tokio::time::sleep(Duration::from_millis(200)).await;
         let job = node.jobs.get(&system(), id).await.unwrap();
         assert_eq!((job.status, job.attempt), (JobStatus::Running, 2));
-        let hold = Hold { job: id, token: 2 };
+        let hold = Hold { job: id, token: claimed[0].token };
         node.jobs.end(&mut conn, &test_scope(), hold, Ok(None)).await.unwrap();
         assert_eq!(node.ended(id).await.status, JobStatus::Completed);
         drop(conn);

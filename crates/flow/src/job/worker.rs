@@ -48,7 +48,7 @@ pub(super) async fn work(engine: Engine, task: Task) {
     if let (Some(next), Ok(scope)) = (next, system.permit(WRITE)) {
         record(machine, scope, hold, next).await;
     }
-    machine.ended(hold.job);
+    machine.ended(hold);
     let _nobody_waits = ended.send(true);
 }
 

@@ -137,8 +137,12 @@ fn models_do_nothing_but_think() {
 }
 
 /// Who may make statements without a scope, and why.
-const UNSCOPED: [(&str, &str); 6] = [
+const UNSCOPED: [(&str, &str); 7] = [
     ("crates/flow/src/job/claims.rs", "does the work of every tenant"),
+    (
+        "crates/flow/src/job/together.rs",
+        "writes for several services at once, each row with its own",
+    ),
     ("crates/kernel/src/db/", "where statements are made"),
     ("crates/kernel/src/list/sql.rs", "its conditions begin with those of the scope"),
     ("crates/modelyard/src/backup/", "copies the rows of everybody"),
