@@ -11,6 +11,7 @@
 mod bench;
 mod clients;
 mod crash;
+mod croniter;
 mod http;
 mod kept;
 mod lint;
@@ -27,8 +28,8 @@ cargo xtask COMMAND
 
   test [--fast] [--without-chap] [-- ARGUMENTS]
       Everything that must pass: the suite on SQLite and on a throw-away PostgreSQL, doc tests, the
-      Python example's own tests, and the real clients. --fast leaves the clients out. ARGUMENTS go
-      to the test runner, and then only the suite runs.
+      Python example's own tests, croniter, and the real clients. --fast leaves croniter and the
+      clients out. ARGUMENTS go to the test runner, and then only the suite runs.
   lint
       Formatting, clippy, rustdoc, cargo-deny where it is installed, and paths of one machine.
   clients [--without-chap]
@@ -36,6 +37,8 @@ cargo xtask COMMAND
   crash [--kills N] [--seed N]
       The suite's crash tests for longer: the program is killed N times (500) at random moments on
       each database. --seed repeats the moments of another run.
+  croniter
+      When 200 cron expressions fire in five time zones over ten years, beside croniter.
   bench serve [--date YYYY-MM-DD] [--repeats N] [--seconds N] [--only ours|peer|bare]
       The service beside chapkit and a bare axum server; with --date, docs/benchmarks.md is
       rewritten.
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         ["lint"] => lint::run(),
         ["clients", rest @ ..] => clients::run(rest),
         ["crash", rest @ ..] => crash::run(rest),
+        ["croniter"] => croniter::run(),
         ["bench", rest @ ..] => bench::run(rest),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

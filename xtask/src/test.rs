@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::{
     clients::{self, Chap},
-    postgres, python,
+    croniter, postgres, python,
     shell::{self, cargo},
     steps::Steps,
 };
@@ -31,8 +31,10 @@ pub fn run(arguments: &[&str]) -> Result<()> {
         steps.run("doc tests", || shell::run(&mut cargo(&["test", "--workspace", "--doc"])));
         steps.run("tests of the Python example", example);
         if fast {
+            steps.leave_out("fire times, as croniter has them", "--fast asks for it");
             steps.leave_out("real clients", "--fast asks for it");
         } else {
+            steps.run("fire times, as croniter has them", croniter::run);
             clients::all(
                 &mut steps,
                 if without_chap { Chap::LeftOut } else { Chap::WherePossible },

@@ -1,3 +1,7 @@
 //! Work that outlives a request.
 
 pub mod job;
+pub mod schedule;
+
+#[cfg(test)]
+mod strangers;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use modelyard_flow::job::{Engine, Jobs};
+use modelyard_flow::schedule::{JobWatch, Schedules};
 use modelyard_kernel::part::Counter;
-use modelyard_kernel::{Background, Blobs, Clock, Db, HealthCheck, Part, Result, Work};
+use modelyard_kernel::{Background, Blobs, Caller, Clock, Db, HealthCheck, Part, Result, Work};
 use modelyard_ml::info::http::Info;
 use modelyard_ml::ml::{Ml, Model};
 use modelyard_run::artifact::Artifacts;
@@ -63,6 +64,8 @@ pub struct Assembled {
     pub configs: Configs,
     /// Its jobs, when it does any.
     pub jobs: Option<Jobs>,
+    /// What begins jobs of its by the clock.
+    pub schedules: Option<Schedules>,
     /// Its model, when it has one.
     pub ml: Option<Ml>,
     /// How it does.
@@ -150,6 +153,13 @@ pub fn assemble(
     parts.extend(jobs.iter().map(Jobs::part));
     parts.extend(ml.iter().map(Ml::part));
     parts.extend(tasks.iter().map(|it| it.part(service.tasks)));
+    let launchers = parts.iter().flat_map(|it| it.launchers.iter().cloned()).collect();
+    let schedules = jobs.as_ref().map(|jobs| {
+        let (db, clock, background) = (db.clone(), clock.clone(), background.clone());
+        let system = Caller::system("schedules", TENANT, &id);
+        Schedules::new(db, clock, background, system, launchers, JobWatch::of(jobs))
+    });
+    parts.extend(schedules.iter().map(Schedules::part));
 
     let (work, counters) = parts.iter_mut().fold((Vec::new(), Vec::new()), |mut all, part| {
         all.0.append(&mut part.work);
@@ -158,7 +168,20 @@ pub fn assemble(
     });
     let (routes, openapi) = fold(parts, &service);
     let name = service.info.display_name;
-    Ok(Assembled { id, name, configs, jobs, ml, health, info, routes, openapi, work, counters })
+    Ok(Assembled {
+        id,
+        name,
+        configs,
+        jobs,
+        schedules,
+        ml,
+        health,
+        info,
+        routes,
+        openapi,
+        work,
+        counters,
+    })
 }
 
 fn fold(parts: Vec<Part>, service: &Service) -> (Router, OpenApi) {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use futures_util::future::join_all;
 use modelyard_flow::job::{Engine, Workers};
+use modelyard_flow::schedule::Schedules;
 use modelyard_kernel::background::on_a_thread;
 use modelyard_kernel::blobs::OpenError;
 use modelyard_kernel::{Background, Blobs, Caller, Clock, Db, Failure, HealthCheck, Ulid, db};
@@ -476,7 +477,7 @@ async fn launch(
     Ok(Launched { routes, services: names, registrations })
 }
 
-/// Starts the models, then the work. `started` gets each model whose start is done.
+/// Starts the models, then the work, then what begins it by the clock. `started` gets each model whose start is done.
 pub(crate) async fn begin(
     services: Vec<Assembled>,
     shared: &Shared,
@@ -488,13 +489,17 @@ pub(crate) async fn begin(
             started.push(ml.clone());
         }
     }
+    let mut schedules = Vec::new();
     for service in services {
+        schedules.extend(service.schedules);
         if service.jobs.is_some() {
             shared.engine.serve(&service.id, service.work);
         }
         sweep_content(&service.id, shared);
     }
-    Ok(shared.engine.start().await?)
+    shared.engine.start().await?;
+    schedules.iter().for_each(Schedules::start);
+    Ok(())
 }
 
 /// A service that does not run yet, and its routes behind its authenticator.

@@ -32,6 +32,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     "0004_jobs",
     "0005_tasks",
     "0006_durable_work",
+    "0007_schedules",
 };
 
 /// How many digits the name of a migration's file begins with.
@@ -58,6 +59,8 @@ pub const TABLES: &[&str] = &[
     "job_keys",
     "paused_queues",
     "tasks",
+    "schedules",
+    "schedule_runs",
 ];
 
 /// Tables about the processes that run now, of no use in a backup.

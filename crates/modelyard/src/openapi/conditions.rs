@@ -6,7 +6,7 @@ use super::components::add_header;
 use super::operation::Operation;
 
 /// What is read without an entity tag: pages, what never ends, and what is computed for each request.
-const UNTAGGED: [&str; 14] = [
+const UNTAGGED: [&str; 15] = [
     "generate_sample_data",
     "get_artifact_metadata",
     "get_artifact_stats",
@@ -19,6 +19,7 @@ const UNTAGGED: [&str; 14] = [
     "get_system",
     "get_task_stats",
     "list_config_artifacts",
+    "preview_schedule",
     "stream_health",
     "stream_job",
 ];

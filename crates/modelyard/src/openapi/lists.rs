@@ -1,6 +1,6 @@
 //! Lists: how they are filtered, sorted and paged, and what they answer then.
 
-use modelyard_flow::job;
+use modelyard_flow::{job, schedule};
 use modelyard_kernel::list::{FieldKind, Fields, MAX_LIMIT, MAX_SIZE};
 use modelyard_run::{artifact, config, task};
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ fn fields(id: &str) -> Option<&'static Fields> {
         "list_artifacts" => Some(&artifact::http::FIELDS),
         "list_configs" => Some(&config::http::FIELDS),
         "list_jobs" => Some(&job::FIELDS),
+        "list_schedules" => Some(&schedule::FIELDS),
         "list_tasks" => Some(&task::http::FIELDS),
         _ => None,
     }

@@ -37,7 +37,7 @@ impl About {
 }
 
 /// What the groups of operations are, in the order in which they are read.
-const TAGS: [(&str, &str); 10] = [
+const TAGS: [(&str, &str); 11] = [
     ("service", "What this service is."),
     ("health", "How it does."),
     ("configs", "How the model is to be trained and used, as its users set it."),
@@ -45,6 +45,7 @@ const TAGS: [(&str, &str); 10] = [
     ("jobs", "Work that is answered with 202 and done afterwards."),
     ("artifacts", "What came of training and prediction, as trees."),
     ("tasks", "Commands and functions that are stored once and run as often as somebody likes."),
+    ("schedules", "Jobs that begin by the clock."),
     ("system", "Where it runs."),
     ("monitoring", "For the operator."),
     ("pages", "For people."),

@@ -9,7 +9,8 @@ use tokio::process::Command;
 use crate::support::program::{BINARY, Program, plain, serve};
 
 /// Pages with commands for a running service.
-const PAGES: [&str; 3] = ["README.md", "docs/api.md", "examples/dengue/README.md"];
+const PAGES: [&str; 4] =
+    ["README.md", "docs/api.md", "docs/schedules.md", "examples/dengue/README.md"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

@@ -47,10 +47,10 @@ on_both_databases! {
         paths.extend(["$tree", "$expand"].map(|it| format!("{artifact}/{it}")));
         let content = upload(&client, "text/csv", "a,b\n1,2\n").await;
         paths.push(format!("{content}/$download"));
-        paths.extend(["configs", "artifacts", "jobs", "tasks", "info", "system/apps"].map(|it| {
-            format!("/api/v1/{it}")
-        }));
-        paths.extend(["configs", "artifacts", "jobs", "tasks"].map(|it| format!("/api/v1/{it}/$schema")));
+        let collections = ["configs", "artifacts", "jobs", "tasks", "schedules"];
+        paths.extend(collections.map(|it| format!("/api/v1/{it}")));
+        paths.extend(collections.map(|it| format!("/api/v1/{it}/$schema")));
+        paths.extend(["info", "system/apps"].map(|it| format!("/api/v1/{it}")));
         paths.push("/api/v1/configs?page=1&size=10&fields=id".to_owned());
         paths.push("/openapi.json".to_owned());
         for path in paths {

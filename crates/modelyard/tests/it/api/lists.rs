@@ -16,12 +16,13 @@ pub struct Collection {
     pub fields: &'static Fields,
 }
 
-pub fn collections() -> [Collection; 4] {
+pub fn collections() -> [Collection; 5] {
     [
         Collection { path: "/api/v1/configs", fields: &modelyard_run::config::http::FIELDS },
         Collection { path: "/api/v1/artifacts", fields: &modelyard_run::artifact::http::FIELDS },
         Collection { path: "/api/v1/jobs", fields: &modelyard_flow::job::FIELDS },
         Collection { path: "/api/v1/tasks", fields: &modelyard_run::task::http::FIELDS },
+        Collection { path: "/api/v1/schedules", fields: &modelyard_flow::schedule::FIELDS },
     ]
 }
 
@@ -59,6 +60,24 @@ async fn fill(client: &TestClient) {
                     .await
                     .expect(202);
             }
+        }
+    }
+    let task = json!({"command": "echo", "task_type": "python", "enabled": true});
+    let task = create(client, "/api/v1/tasks", &task).await;
+    for (name, misfire, overlap, enabled) in [
+        ("alpha", "skip", "queue", true),
+        ("Beta", "once", "allow", true),
+        ("beta", "catch_up", "skip", false),
+        ("100%", "once", "skip", true),
+    ] {
+        let trigger = json!({"type": "cron", "expression": "@daily"});
+        let target = json!({"kind": "task.execute", "input": {"task_id": task}});
+        let body = json!({"name": name, "trigger": trigger, "target": target, "misfire": misfire,
+            "overlap": overlap, "enabled": enabled});
+        let id = create(client, "/api/v1/schedules", &body).await;
+        if overlap != "skip" {
+            let run = format!("/api/v1/schedules/{id}/$run-now");
+            client.post(&run, &Value::Null).await.expect(202);
         }
     }
     // Tasks end well whatever their function says; trainings do not.
@@ -258,9 +277,11 @@ on_both_databases! {
             ("configs?q=", 8),
             ("configs?q=beta&tags=monthly", 1),
             ("artifacts?q=draft", 2),
-            ("tasks?q=ECHO", 3),
+            ("schedules?q=BETA", 2),
+            ("schedules?q=Execute", 4),
+            ("tasks?q=ECHO", 4),
             ("jobs?q=ON+purpose", 2),
-            ("jobs?q=task.execute", 4),
+            ("jobs?q=task.execute", 6),
         ] {
             let found = client.get(&format!("/api/v1/{query}")).await.expect(200);
             assert_eq!(ids(&found).len(), count, "{query}: {}", found.body);

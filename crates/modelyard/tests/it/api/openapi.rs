@@ -28,6 +28,7 @@ pub struct Place {
     config: String,
     job: String,
     task: String,
+    schedule: String,
 }
 
 /// Makes one item of each kind.
@@ -40,7 +41,10 @@ pub async fn place(client: &TestClient) -> Place {
     let task = json!({"command": "echo", "task_type": "python"});
     let task = create(client, "/api/v1/tasks", &task).await;
     client.post(&format!("/api/v1/tasks/{task}/$execute"), &Value::Null).await.expect(202);
-    Place { artifact, config, job: completed_job(client).await, task }
+    let schedule = json!({"name": "daily", "trigger": {"type": "cron", "expression": "@daily"},
+        "target": {"kind": "task.execute", "input": {"task_id": task}}});
+    let schedule = create(client, "/api/v1/schedules", &schedule).await;
+    Place { artifact, config, job: completed_job(client).await, task, schedule }
 }
 
 impl Place {
@@ -49,6 +53,7 @@ impl Place {
         let id = match path.split('/').nth(3) {
             Some("artifacts") => &self.artifact,
             Some("configs") => &self.config,
+            Some("schedules") => &self.schedule,
             _ => &self.task,
         };
         let path = path.replace("{id}", id).replace("{job_id}", &self.job);

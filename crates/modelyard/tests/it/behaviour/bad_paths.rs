@@ -46,6 +46,9 @@ fn body_of(path: &str) -> Value {
         }
         it if it.contains("configs") => json!({"name": "n", "data": {}}),
         it if it.contains("$execute") => json!({}),
+        it if it.contains("schedules") => json!({"name": "n",
+            "trigger": {"type": "interval", "every_seconds": 60},
+            "target": {"kind": "task.execute", "input": {"task_id": "01K72PWT05GEXK1S24AVKAZ9VE"}}}),
         it if it.contains("tasks") => json!({"command": "echo", "task_type": "python"}),
         _ => json!({"data": {}}),
     }
@@ -103,7 +106,7 @@ on_both_databases! {
     async fn a_query_in_disarray_is_refused(database: TestDatabase) {
         let (server, client) = start_model(&database).await;
         config(&client, json!({})).await;
-        for collection in ["configs", "artifacts", "jobs", "tasks"] {
+        for collection in ["configs", "artifacts", "jobs", "tasks", "schedules"] {
             for query in [
                 "page=0&size=10", "page=-1&size=10", "page=1&size=0", "page=1&size=101", "page=x&size=y",
                 "page=99999999999999999999&size=1", "page=1.5&size=10", "limit=0", "limit=501", "limit=x",

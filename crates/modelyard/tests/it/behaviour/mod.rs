@@ -20,6 +20,7 @@ mod lingering;
 mod outage;
 mod restarting;
 mod samples;
+mod scheduled;
 mod secrets;
 mod several;
 mod starting;
