@@ -16,20 +16,22 @@ use super::store::Terms;
 
 /// Changes that are written at once at most.
 const MOST: usize = 256;
+/// Statements under way at a time: the server has one wait for the disk serve several of them.
+const WRITERS: usize = 4;
 
-/// What waits to be written with others of its kind. While some are being written, the next gather.
+/// What waits to be written with others of its kind. While as many statements as may be are under way, the next changes gather.
 #[derive(Debug)]
 pub(super) struct Together<T>(Mutex<Gathered<T>>);
 
 #[derive(Debug)]
 struct Gathered<T> {
     waiting: Vec<(T, oneshot::Sender<Result<bool>>)>,
-    is_writing: bool,
+    writers: usize,
 }
 
 impl<T> Default for Together<T> {
     fn default() -> Self {
-        Self(Mutex::new(Gathered { waiting: Vec::new(), is_writing: false }))
+        Self(Mutex::new(Gathered { waiting: Vec::new(), writers: 0 }))
     }
 }
 
@@ -51,7 +53,9 @@ impl<T: Change> Together<T> {
         let begins = {
             let mut gathered = self.0.lock();
             gathered.waiting.push((change, done));
-            !std::mem::replace(&mut gathered.is_writing, true)
+            let begins = gathered.writers < WRITERS;
+            gathered.writers += usize::from(begins);
+            begins
         };
         if begins {
             // A task of its own: whoever asked may go away, the others must not wait in vain.
@@ -65,7 +69,7 @@ impl<T: Change> Together<T> {
             let (changes, asked): (Vec<T>, Vec<_>) = {
                 let mut gathered = self.0.lock();
                 if gathered.waiting.is_empty() {
-                    gathered.is_writing = false;
+                    gathered.writers -= 1;
                     return;
                 }
                 let most = gathered.waiting.len().min(MOST);
