@@ -237,6 +237,16 @@ impl Context {
         self.write(Entry { node, replaces: true, ..Entry::new(name, value, started_at)? }).await
     }
 
+    /// Whether what is written in the name of this attempt still counts; true as long as the database
+    /// does not say otherwise.
+    pub async fn is_held(&self) -> bool {
+        let ask = async {
+            let mut conn = self.jobs.machine().db.conn().await?;
+            store::holds(&mut conn, &self.scope, self.hold).await
+        };
+        ask.await.unwrap_or(true)
+    }
+
     /// Lets the job rest until `time`: its place is free for others meanwhile. The first time this
     /// gives an error, which the work must pass on; after `time` it gives nothing. `name` is that of
     /// a step.

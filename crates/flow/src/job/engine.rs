@@ -10,7 +10,7 @@ use std::time::Duration;
 use modelyard_kernel::db::notify;
 use modelyard_kernel::{Background, Clock, Db, Result, Time, Ulid, Work, failpoint};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 const REFUSED: Duration = Duration::from_millis(500);
 /// Jobs that are claimed at once; more are claimed when some of them are done.
 const CLAIMS: usize = 64;
+/// Jobs that end as soon as this are claimed before there is a place for them, so that none waits for
+/// the claim of the next.
+const SHORT: Duration = Duration::from_millis(20);
+/// What is noted of those that were not short after all; it takes some dozen short ones to forget it.
+const LONG: Duration = Duration::from_secs(10);
 /// What processes say to each other: there is something to do, or to stop doing.
 const CHANNEL: &str = "modelyard_jobs";
 /// How often what has expired is removed.
@@ -118,6 +123,11 @@ pub(super) struct Machine {
     running: Mutex<HashMap<JobId, Running>>,
     /// Lanes in which jobs may be due.
     hot: Mutex<HashSet<Lane>>,
+    /// How long jobs of a lane took of late.
+    pace: Mutex<HashMap<Lane, Duration>>,
+    /// Places for jobs: of each service, of the queues that have fewer, and of all.
+    places: Mutex<HashMap<(Arc<str>, Option<Arc<str>>), Arc<Semaphore>>>,
+    all_places: Arc<Semaphore>,
     look: Notify,
     /// Whether lanes may have jobs that nobody told of.
     survey: AtomicBool,
@@ -158,6 +168,7 @@ impl Engine {
         node: String,
         options: Options,
     ) -> Self {
+        let places = if options.total > 0 { options.total } else { Semaphore::MAX_PERMITS };
         Self(Arc::new(Machine {
             db,
             clock,
@@ -168,6 +179,9 @@ impl Engine {
             claiming: tokio::sync::Mutex::default(),
             running: Mutex::default(),
             hot: Mutex::default(),
+            pace: Mutex::default(),
+            places: Mutex::default(),
+            all_places: Arc::new(Semaphore::new(places)),
             look: Notify::new(),
             survey: AtomicBool::new(true),
             pulse: Notify::new(),
@@ -290,18 +304,57 @@ impl Machine {
         self.look.notify_one();
     }
 
+    /// Waits for a place to do a job of a lane in.
+    pub(super) async fn place(&self, lane: &Lane) -> Vec<OwnedSemaphorePermit> {
+        let (service, queue) = (lane.service.clone(), lane.queue.clone());
+        let mut wanted = vec![self.places_of((service.clone(), None), self.options.concurrency)];
+        if let Some(most) = self.options.queues.get(&*queue) {
+            wanted.push(self.places_of((service, Some(queue)), *most));
+        }
+        // Last, since it is what others wait for.
+        wanted.push(Arc::clone(&self.all_places));
+        let mut held = Vec::with_capacity(wanted.len());
+        for places in wanted {
+            // They are never closed.
+            held.extend(places.acquire_owned().await.ok());
+        }
+        held
+    }
+
+    fn places_of(&self, key: (Arc<str>, Option<Arc<str>>), most: usize) -> Arc<Semaphore> {
+        let mut places = self.places.lock();
+        Arc::clone(places.entry(key).or_insert_with(|| Arc::new(Semaphore::new(most.max(1)))))
+    }
+
+    /// Notes how long a job took; one that found no place in time says that they are not short.
+    pub(super) fn note_pace(&self, lane: &Lane, took: Option<Duration>) {
+        let mut pace = self.pace.lock();
+        if pace.len() > 1000 {
+            pace.clear();
+        }
+        let before = pace.get(lane).copied();
+        let now = match (took, before) {
+            (None, _) => LONG,
+            (Some(took), None) => took,
+            (Some(took), Some(before)) => took.max(before.saturating_mul(7) / 8),
+        };
+        pace.insert(lane.clone(), now);
+    }
+
     /// How many more jobs of a lane this process could do.
     fn room(&self, lane: &Lane) -> usize {
         let options = &self.options;
+        let is_short = self.pace.lock().get(lane).is_some_and(|it| *it <= SHORT);
+        let ahead = |places: usize| if is_short { 2 * places } else { places };
         let running = self.running.lock();
         let of_service = running.values().filter(|it| it.lane.service == lane.service);
         let of_queue = running.values().filter(|it| it.lane.same_queue(lane));
-        let mut room = options.concurrency.max(1).saturating_sub(of_service.count());
+        let mut room = ahead(options.concurrency.max(1)).saturating_sub(of_service.count());
         if options.total > 0 {
-            room = room.min(options.total.saturating_sub(running.len()));
+            room = room.min(ahead(options.total).saturating_sub(running.len()));
         }
         if let Some(most) = options.queues.get(&*lane.queue) {
-            room = room.min(most.saturating_sub(of_queue.count()));
+            room = room.min(ahead(*most).saturating_sub(of_queue.count()));
         }
         room.min(CLAIMS)
     }

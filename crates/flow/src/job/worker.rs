@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use modelyard_kernel::{
     Assignment, Caller, Failed, Kind, Policy, Result, Scope, Time, Verdict, Work, failpoint,
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{Engine, Machine, Task};
@@ -16,6 +17,8 @@ use super::{WRITE, context, store};
 
 /// How often the end of a job is written when that is refused, or when there is no time to wait.
 const TRIES: u32 = 5;
+/// How long a job that was claimed ahead waits for a place.
+const NO_PLACE: Duration = Duration::from_millis(200);
 /// How long work has to let go when it is told to.
 const LET_GO: Duration = Duration::from_secs(4);
 
@@ -27,11 +30,22 @@ pub(super) async fn work(engine: Engine, task: Task) {
     let tries = job.attempt - job.lost;
     let max_attempts = job.max_attempts;
     let policy = work.as_ref().map_or_else(Policy::default, |it| it.policy);
-    let outcome = tokio::select! {
-        biased;
-        outcome = attempt(machine, &system, work, job, cancel.clone()) => Some(outcome),
-        () = drained(machine, cancel.clone()) => None,
+    let place = tokio::time::timeout(NO_PLACE, machine.place(&lane)).await;
+    let outcome = if place.is_ok() {
+        let began = Instant::now();
+        let outcome = tokio::select! {
+            biased;
+            outcome = attempt(machine, &system, work, job, cancel.clone()) => Some(outcome),
+            () = drained(machine, cancel.clone()) => None,
+        };
+        machine.note_pace(&lane, Some(began.elapsed()));
+        outcome
+    } else {
+        // Those before it take longer than it seemed: others may have a place for it.
+        machine.note_pace(&lane, None);
+        None
     };
+    drop(place);
     let stopping = machine.background.stopping().is_cancelled();
     let next = match outcome {
         Some(Ok(())) => None,

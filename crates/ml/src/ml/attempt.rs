@@ -9,11 +9,12 @@ use async_trait::async_trait;
 use futures_util::{FutureExt, StreamExt};
 use modelyard_flow::job::{Also, Context};
 use modelyard_kernel::blobs::BlobRead;
-use modelyard_kernel::{Assignment, Failed, Failure, Progress};
+use modelyard_kernel::{Assignment, Failed, Failure, Progress, Ulid, Verdict};
 use modelyard_run::artifact::WRITE;
 use modelyard_run::runner::{Archive, Run, RunError, Stream, Watcher, Workspace};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
 
 use super::{Ml, Model};
 
@@ -137,6 +138,30 @@ impl Ml {
         noted.map_err(|failed| {
             Failure::conflict("checkpoint_not_kept", format!("it was not kept: {}", failed.error))
         })
+    }
+
+    /// Removes what a job has kept on this machine, when its end says that nobody will need it: it has
+    /// one, or another process does it by now.
+    pub(super) async fn clear(
+        &self,
+        context: &Context,
+        job: Ulid,
+        done: Result<(), Failed>,
+    ) -> Result<(), Failed> {
+        if !self.0.model.runner.needs_directory() {
+            return done;
+        }
+        let is_needed = match &done {
+            Ok(()) => false,
+            Err(failed) => failed.verdict != Verdict::Permanent && context.is_held().await,
+        };
+        if !is_needed {
+            let kept = Run::resume(&self.0.model.work_root, job, CancellationToken::new()).await;
+            if let Ok(Some(run)) = kept {
+                run.workspace.remove().await;
+            }
+        }
+        done
     }
 
     /// Content on its way to a workspace.

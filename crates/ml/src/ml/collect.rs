@@ -10,7 +10,6 @@ use modelyard_flow::job::{Also, Context};
 use modelyard_kernel::blobs::Stored;
 use modelyard_kernel::{Assignment, Failed, Failure, Time};
 use modelyard_run::artifact::{NewContent, WRITE};
-use modelyard_run::runner::Run;
 use serde::{Deserialize, Serialize};
 
 use super::Ml;
@@ -35,17 +34,6 @@ pub(super) struct Harvest {
     pub(super) archive: Arc<Stored>,
     /// The data frame that it predicted, as JSON.
     pub(super) predictions: Option<Predictions>,
-    /// Its files, until they are published.
-    pub(super) run: Option<Run>,
-}
-
-impl Harvest {
-    /// Removes the files of the run, once they are published.
-    pub(super) async fn clear(run: Option<Run>) {
-        if let Some(run) = run {
-            run.workspace.remove().await;
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -91,10 +79,7 @@ impl Ml {
                 Some(Predictions::Large(self.kept(assignment, &hash).await?))
             }
         };
-        // What is left of its directory on this machine goes with the job.
-        let (root, job) = (&self.0.model.work_root, assignment.job);
-        let run = Run::resume(root, job, assignment.cancel.clone()).await?;
-        Ok(Some(Harvest { metadata, failed, archive, predictions, run }))
+        Ok(Some(Harvest { metadata, failed, archive, predictions }))
     }
 
     async fn kept(&self, assignment: &Assignment, hash: &str) -> Result<Arc<Stored>, Failed> {

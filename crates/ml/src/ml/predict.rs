@@ -90,7 +90,7 @@ impl Ml {
             Some(harvest) => harvest,
             None => self.predict_anew(&context, &assignment, request).await?,
         };
-        let Harvest { metadata, failed, archive, predictions, run } = harvest;
+        let Harvest { metadata, failed, archive, predictions } = harvest;
         let drafts = match predictions {
             None => vec![self.files(Some(id), parent, &metadata, archive).await?],
             // A prediction, and its files below it.
@@ -103,9 +103,7 @@ impl Ml {
             }
         };
         let publication = Publication { drafts, link: None, failed };
-        self.0.publisher.publish(&assignment, PREDICT, publication).await?;
-        Harvest::clear(run).await;
-        Ok(())
+        Ok(self.0.publisher.publish(&assignment, PREDICT, publication).await?)
     }
 
     async fn predict_anew(
@@ -158,7 +156,8 @@ impl Ml {
             },
         };
         let archive = Arc::new(self.archive(assignment, &run).await?);
-        let harvest = Harvest { metadata, failed, archive, predictions, run: Some(run) };
+        run.workspace.remove().await;
+        let harvest = Harvest { metadata, failed, archive, predictions };
         self.collect(context, &harvest, started).await?;
         Ok(harvest)
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use modelyard_flow::job::Context;
 use modelyard_kernel::{Assignment, Failed, Time, failpoint};
+use modelyard_run::artifact::ArtifactId;
 use modelyard_run::publish::Publication;
 use modelyard_run::runner::{Run, TrainInput};
 use serde::{Deserialize, Serialize};
@@ -31,24 +32,33 @@ impl Ml {
     pub(super) async fn do_train(&self, mut assignment: Assignment) -> Result<(), Failed> {
         let id = promised(&assignment)?;
         let context = Arc::new(self.0.jobs.context(&assignment)?);
-        let harvest = match self.collected(&context, &assignment).await? {
+        let job = assignment.job;
+        let done = self.train_in_steps(&context, &mut assignment, id).await;
+        self.clear(&context, job, done).await
+    }
+
+    async fn train_in_steps(
+        &self,
+        context: &Arc<Context>,
+        assignment: &mut Assignment,
+        id: ArtifactId,
+    ) -> Result<(), Failed> {
+        let harvest = match self.collected(context, assignment).await? {
             Some(harvest) => harvest,
             None => {
-                let (ran, run) = match self.ran(&context, &assignment).await? {
+                let (ran, run) = match self.ran(context, assignment).await? {
                     Some(done) => done,
-                    None => self.run_training(&context, &mut assignment).await?,
+                    None => self.run_training(context, assignment).await?,
                 };
-                self.collect_training(&context, &assignment, ran, run).await?
+                self.collect_training(context, assignment, ran, &run).await?
             }
         };
-        let Harvest { metadata, failed, archive, predictions: _, run } = harvest;
+        let Harvest { metadata, failed, archive, predictions: _ } = harvest;
         let (config, size) = (metadata.config_id, archive.blob().size_bytes);
         let data = metadata.data(TRAINED, "application/zip", Some(size));
         let drafts = vec![self.draft(Some(id), None, data, archive_content(archive)?).await?];
         let publication = Publication { drafts, link: Some(config), failed };
-        self.0.publisher.publish(&assignment, TRAIN, publication).await?;
-        Harvest::clear(run).await;
-        Ok(())
+        Ok(self.0.publisher.publish(assignment, TRAIN, publication).await?)
     }
 
     /// What an earlier attempt on this machine ran, if its workspace is still there.
@@ -111,13 +121,13 @@ impl Ml {
         context: &Context,
         assignment: &Assignment,
         ran: Ran,
-        run: Run,
+        run: &Run,
     ) -> Result<Harvest, Failed> {
         let Ran { metadata, failed, started } = ran;
         let failed = failed.map(Failed::told);
-        let archive = Arc::new(self.archive(assignment, &run).await?);
+        let archive = Arc::new(self.archive(assignment, run).await?);
         failpoint::reach("train.stored");
-        let harvest = Harvest { metadata, failed, archive, predictions: None, run: Some(run) };
+        let harvest = Harvest { metadata, failed, archive, predictions: None };
         self.collect(context, &harvest, Time::from_micros(started)).await?;
         Ok(harvest)
     }
