@@ -1,9 +1,9 @@
 //! Tasks: commands and functions that are stored once and run as often as somebody likes.
 //!
-//! A task is a shell command, or the name of a function that the service registered
-//! ([`TaskFunctions`]). Executing it is a job: the task runs as it is when the job's turn comes,
-//! and what it printed or returned becomes an artifact. Jobs survive a crash, so a task that was
-//! interrupted by one runs again from the beginning.
+//! A task is a shell command, in which `{name}` stands for a parameter that is stored with it, or the
+//! name of a function that the service registered ([`TaskFunctions`]). Executing it is a job: the
+//! task runs as it is when the job's turn comes, and what it printed or returned becomes an artifact.
+//! Jobs survive a crash, so a task that was interrupted by one runs again from the beginning.
 //!
 //! Whoever may write a shell task may run anything that the server's user may. Therefore a service
 //! has to allow them, see [`ShellTasks`].
@@ -257,7 +257,7 @@ impl Tasks {
     /// Asks for a task to be executed.
     ///
     /// # Errors
-    /// When there is no such task, it is disabled, or takes no parameters and was given some;
+    /// When there is no such task, it is disabled, or does not take the parameters that it was given;
     /// `shell_tasks_disabled`; `queue_full` when too many jobs wait.
     pub async fn execute(
         &self,
@@ -288,12 +288,18 @@ impl Tasks {
     async fn job(&self, conn: &mut Conn, scope: &Scope, execution: Execution) -> Result<NewJob> {
         let id = execution.task_id;
         let task = self.ready(conn, scope, id).await?;
-        let has_parameters = execution.parameters.as_ref().is_some_and(|it| !it.is_empty());
-        if has_parameters && task.task_type == TaskType::Shell {
-            return Err(Failure::bad_request(
-                "parameters_unused",
-                format!("Task {id} is a shell command, which takes no parameters"),
-            ));
+        let overrides = execution.parameters.as_ref().filter(|it| !it.is_empty());
+        if let Some(overrides) = overrides.filter(|_| task.task_type == TaskType::Shell) {
+            if task.parameters.is_none() {
+                return Err(Failure::bad_request(
+                    "parameters_unused",
+                    format!("Task {id} is a shell command without parameters"),
+                ));
+            }
+            if let Some(complaint) = task.complaint(overrides) {
+                let detail = format!("Task {id}: {complaint}");
+                return Err(Failure::bad_request("parameters_invalid", detail));
+            }
         }
         let input = serde_json::to_vec(&execution)?;
         let artifact = Some(ArtifactId::new(&self.0.clock).0);

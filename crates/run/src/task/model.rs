@@ -1,7 +1,7 @@
 //! What a task is. No I/O in this file.
 
 use modelyard_kernel::db::{FromValue, Value as Column};
-use modelyard_kernel::form::Node;
+use modelyard_kernel::form::{Node, shorten};
 use modelyard_kernel::{Time, Ulid, clock, columns, entity_id};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -77,7 +77,7 @@ pub struct Task {
     pub command: String,
     /// Which of the two.
     pub task_type: TaskType,
-    /// What the function gets; shell commands get none.
+    /// What the function gets; in a shell command `{name}` stands for one of them.
     #[schema(value_type = Option<Object>)]
     pub parameters: Option<Box<RawValue>>,
     /// Whether it may be executed.
@@ -112,8 +112,62 @@ impl Task {
         }
     }
 
+    /// What is wrong with parameters that are to be put over those of a shell command. A command has
+    /// the parameters that are stored with it, each of the type of the stored one.
+    pub(super) fn complaint(&self, overrides: &Map<String, Value>) -> Option<String> {
+        let stored = self.parameters_with(None).unwrap_or_default();
+        overrides.iter().find_map(|(key, value)| {
+            let Some(default) = stored.get(key) else {
+                let known: Vec<&str> = stored.keys().map(String::as_str).collect();
+                let key = shorten(key);
+                return Some(format!("`{key}` is none of its parameters: {}", known.join(", ")));
+            };
+            let (expected, got) = (type_name(default), type_name(value));
+            let fits = expected == got || default.is_null();
+            (!fits).then(|| format!("`{key}` must be {expected}, it is {got}"))
+        })
+    }
+
+    /// The shell command with its parameters: `{name}` becomes the parameter of that name, quoted for
+    /// the shell. Other braces stay as they are.
+    pub(super) fn command_with(&self, parameters: Option<&Map<String, Value>>) -> String {
+        let Some(parameters) = parameters else { return self.command.clone() };
+        let mut command = String::with_capacity(self.command.len());
+        let mut rest = self.command.as_str();
+        while let Some((before, after)) = rest.split_once('{') {
+            command.push_str(before);
+            let named = after
+                .split_once('}')
+                .and_then(|(name, after)| Some((parameters.get(name)?, after)));
+            match named {
+                Some((value, after)) => {
+                    command.push_str(&quoted(value));
+                    rest = after;
+                }
+                None => {
+                    command.push('{');
+                    rest = after;
+                }
+            }
+        }
+        command.push_str(rest);
+        command
+    }
+
     /// What an artifact says of a shell command that ended, whatever its exit code.
-    pub(super) fn shell_data(&self, output: &ScriptOutput) -> Value {
+    pub(super) fn shell_data(
+        &self,
+        parameters: Option<&Map<String, Value>>,
+        output: &ScriptOutput,
+    ) -> Value {
+        let mut data = self.plain_shell_data(output);
+        if let Some(parameters) = parameters {
+            data["task"]["parameters"] = Value::Object(parameters.clone());
+        }
+        data
+    }
+
+    fn plain_shell_data(&self, output: &ScriptOutput) -> Value {
         let ScriptOutput { exit_code, stdout, stderr } = output;
         json!({
             "task": {
@@ -224,6 +278,27 @@ fn read_parameters(node: Option<Node<'_>>) -> Option<Option<Map<String, Value>>>
     }
 }
 
+/// A value as one word of a shell command.
+fn quoted(value: &Value) -> String {
+    let text = match value {
+        Value::Null => String::new(),
+        Value::String(it) => it.replace('\0', ""),
+        other => other.to_string(),
+    };
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
 /// How a task is to be executed this time.
 #[derive(Debug, Default)]
 pub struct NewExecution {
@@ -326,7 +401,7 @@ mod tests {
         let output =
             ScriptOutput { exit_code: 3, stdout: "out\n".to_owned(), stderr: "err\n".to_owned() };
         assert_eq!(
-            task(None).shell_data(&output).to_string(),
+            task(None).shell_data(None, &output).to_string(),
             r#"{"task":{"id":"01M7W2VW5SZCEB0G592J0SM0XC","command":"f","created_at":"1970-01-01T00:00:00","updated_at":"1970-01-01T00:00:00"},"stdout":"out\n","stderr":"err\n","exit_code":3}"#
         );
         let error = Captured {

@@ -42,7 +42,7 @@ impl Tasks {
             serde_json::from_slice(&assignment.input).map_err(Failure::internal)?;
         let task = self.task(&assignment, task_id).await?;
         let (data, failed) = match task.task_type {
-            TaskType::Shell => self.run_command(&task, &assignment, id).await?,
+            TaskType::Shell => self.run_command(&task, parameters, &assignment, id).await?,
             TaskType::Python => self.call_function(&task, parameters, &assignment).await?,
         };
         let new = NewArtifact { id: Some(id), tags: None, data, parent: Some(None) };
@@ -65,15 +65,24 @@ impl Tasks {
     async fn run_command(
         &self,
         task: &Task,
+        overrides: Option<Map<String, Value>>,
         assignment: &Assignment,
         artifact: ArtifactId,
     ) -> Result<Outcome, Failed> {
+        // The task may have been changed since somebody asked.
+        if let Some(complaint) = overrides.as_ref().and_then(|it| task.complaint(it)) {
+            return Err(Failed::new("ValueError", complaint));
+        }
+        let parameters = task.parameters_with(overrides);
+        let command = task.command_with(parameters.as_ref());
+        // A command that uses none is the contract's, and so is its artifact.
+        let parameters = parameters.filter(|_| command != task.command);
         let options = &self.0.options;
         let run = Run::begin(&options.work_root, "task", assignment.cancel.clone()).await?;
         let own = run.workspace.path()?;
         let script = Script {
             stage: "task",
-            command: &task.command,
+            command: &command,
             directory: options.directory.as_deref().unwrap_or(own),
             environment: &options.environment,
             limits: &options.limits,
@@ -81,10 +90,10 @@ impl Tasks {
         let ended = run_script(script, &run).await;
         run.workspace.remove().await;
         match ended {
-            Ok(output) => Ok((task.shell_data(&output), None)),
+            Ok(output) => Ok((task.shell_data(parameters.as_ref(), &output), None)),
             Err(error) => {
                 // What it printed before it was stopped is worth keeping.
-                let data = error.output().map(|it| task.shell_data(it));
+                let data = error.output().map(|it| task.shell_data(parameters.as_ref(), it));
                 let Some(data) = data else { return Err(error.into()) };
                 let mut failure = Failed::from(error);
                 let kept = format!("; artifact {artifact} holds its stdout and stderr");

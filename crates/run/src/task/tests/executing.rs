@@ -15,6 +15,28 @@ on_both_databases! {
         );
     }
 
+    async fn a_command_is_a_template_of_the_parameters_that_are_stored_with_it(
+        database: TestDatabase
+    ) {
+        let server = Server::started(&database, Setup::default()).await;
+        let command = "printf '%s|' {who} {times} {missing}; awk 'BEGIN {print 1}'";
+        let parameters = json!({"who": "x", "times": 1});
+        server.post("", json!({"id": ID, "command": command, "parameters": parameters})).await;
+        for (overrides, said) in [
+            (json!({"who": 5}), "Task 01JCSEED0000000000000PYTH1: `who` must be a string, it is a number"),
+            (json!({"how": 5}), "Task 01JCSEED0000000000000PYTH1: `how` is none of its parameters: who, times"),
+        ] {
+            let body = json!({"parameters": overrides});
+            let (status, problem) = server.post(&format!("/{ID}/$execute"), body).await;
+            assert_eq!((status, &problem["detail"]), (400, &json!(said)));
+        }
+        let body = json!({"parameters": {"who": "it's $(id) {times}"}});
+        let submitted = server.post(&format!("/{ID}/$execute"), body).await;
+        let data = server.artifact(&server.ended(submitted).await).await;
+        assert_eq!(data["stdout"], "it's $(id) {times}|1|{missing}|1\n");
+        assert_eq!(data["task"]["parameters"], json!({"who": "it's $(id) {times}", "times": 1}));
+    }
+
     async fn output_that_is_no_text_is_kept_as_far_as_it_is(database: TestDatabase) {
         let server = Server::started(&database, Setup::default()).await;
         let outcome = server.outcome(json!({"command": r"printf 'a\000b\377c'"})).await;
