@@ -15,6 +15,7 @@ mod foreign;
 mod frames;
 mod front;
 mod full_disk;
+mod jobs;
 mod large_body;
 mod lingering;
 mod outage;
