@@ -40,6 +40,8 @@ const SHORT: Duration = Duration::from_millis(20);
 const LONG: Duration = Duration::from_secs(10);
 /// What processes say to each other: there is something to do, or to stop doing.
 const CHANNEL: &str = "modelyard_jobs";
+/// How often others are told at most.
+const TELL: Duration = Duration::from_millis(100);
 /// How often what has expired is removed.
 const EXPIRE: Duration = Duration::from_secs(300);
 /// How long names of requests are remembered.
@@ -129,6 +131,8 @@ pub(super) struct Machine {
     places: Mutex<HashMap<(Arc<str>, Option<Arc<str>>), Arc<Semaphore>>>,
     all_places: Arc<Semaphore>,
     look: Notify,
+    /// Whether jobs were added here of which the others have not heard.
+    untold: AtomicBool,
     /// Whether lanes may have jobs that nobody told of.
     survey: AtomicBool,
     pulse: Notify,
@@ -183,6 +187,7 @@ impl Engine {
             places: Mutex::default(),
             all_places: Arc::new(Semaphore::new(places)),
             look: Notify::new(),
+            untold: AtomicBool::new(false),
             survey: AtomicBool::new(true),
             pulse: Notify::new(),
             leased: Mutex::default(),
@@ -268,6 +273,7 @@ impl Machine {
         if self.options.workers != Workers::None {
             self.hot.lock().insert(lane);
         }
+        self.untold.store(true, Ordering::Release);
         self.look.notify_one();
     }
 
@@ -402,7 +408,10 @@ async fn dispatch(engine: Engine) {
         let mut look = pin!(machine.look.notified());
         look.as_mut().enable();
         let pause = match dispatcher.round(&engine).await {
-            Ok(until) => until.saturating_duration_since(Instant::now()),
+            Ok(until) => {
+                let until = dispatcher.tell(machine).await.map_or(until, |it| it.min(until));
+                until.saturating_duration_since(Instant::now())
+            }
             Err(failure) => {
                 tracing::error!(%failure, "jobs cannot be claimed, trying again");
                 machine.survey.store(true, Ordering::Release);
@@ -423,6 +432,7 @@ struct Dispatcher {
     survey_at: Option<Instant>,
     served: HashMap<Lane, u64>,
     turns: u64,
+    told_at: Option<Instant>,
 }
 
 impl Dispatcher {
@@ -448,6 +458,27 @@ impl Dispatcher {
             self.served.clear();
         }
         Ok(self.survey_at.unwrap_or_else(Instant::now))
+    }
+}
+
+impl Dispatcher {
+    /// Tells the others of jobs that were added here and for which there is no place here. Gives when
+    /// to do so when it is too soon.
+    async fn tell(&mut self, machine: &Machine) -> Option<Instant> {
+        let has_rest = !machine.hot.lock().is_empty();
+        if !has_rest || !machine.untold.load(Ordering::Acquire) {
+            return None;
+        }
+        let next = self.told_at.map(|it| it + TELL).filter(|it| *it > Instant::now());
+        if next.is_some() {
+            return next;
+        }
+        machine.untold.store(false, Ordering::Release);
+        self.told_at = Some(Instant::now());
+        if let Err(failure) = machine.tell_others().await {
+            tracing::debug!(%failure, "other processes do not hear of a job at once");
+        }
+        None
     }
 }
 

@@ -240,16 +240,19 @@ on_both_databases! {
         let id = node.add(node.job()).await;
         begun.acquire().await.unwrap().forget();
         // As if this process had been silent for too long.
-        let mut conn = database.db.conn().await.unwrap();
-        assert_eq!(claims::requeue_own(&mut conn, "a").await.unwrap(), 1);
+        // In one transaction, or else it might take the job back.
+        let mut tx = database.db.begin().await.unwrap();
+        assert_eq!(claims::requeue_own(&mut tx, "a").await.unwrap(), 1);
         let lane = Lane::of(&test_scope(), "test");
-        let claimed = claims::claim(&mut conn, &lane, "b", 1, node.clock.now()).await.unwrap();
+        let claimed = claims::claim(&mut tx, &lane, "b", 1, node.clock.now()).await.unwrap();
+        tx.commit().await.unwrap();
         assert_eq!((claimed[0].id, claimed[0].lost, claimed[0].is_fresh()), (id, 1, false));
         go_on.add_permits(1);
         tokio::time::sleep(Duration::from_millis(200)).await;
         let job = node.jobs.get(&system(), id).await.unwrap();
         assert_eq!((job.status, job.attempt), (JobStatus::Running, 2));
         let hold = Hold { job: id, token: claimed[0].token };
+        let mut conn = database.db.conn().await.unwrap();
         node.jobs.end(&mut conn, &test_scope(), hold, Ok(None)).await.unwrap();
         assert_eq!(node.ended(id).await.status, JobStatus::Completed);
         drop(conn);
@@ -517,6 +520,28 @@ on_both_databases! {
         assert_eq!(engine::expire_now(node.jobs.machine()).await.unwrap(), 1);
         assert_eq!(node.jobs.get(&system(), id).await.unwrap_err().code(), "job_missing");
         node.stop().await;
+    }
+
+    async fn what_there_is_no_place_for_here_is_done_elsewhere_soon(database: TestDatabase) {
+        let only = |queue: &str| Options {
+            workers: Workers::Queues(vec![queue.to_owned()]), ..options()
+        };
+        let (one, two) =
+            (Node::new(&database, "one", only("other")), Node::new(&database, "two", only("test")));
+        for node in [&one, &two] {
+            node.does(quick(), nothing());
+            node.engine.start().await.unwrap();
+        }
+        // Both have looked, and would look again in ten seconds.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let id = one.add(one.job()).await;
+        if database.db.dialect() == Dialect::Postgres {
+            let added = Instant::now();
+            assert_eq!(one.ended(id).await.status, JobStatus::Completed);
+            assert!(added.elapsed() < Duration::from_secs(2), "{:?}", added.elapsed());
+        }
+        one.stop().await;
+        two.stop().await;
     }
 
     async fn no_job_is_lost_or_done_twice_by_several_processes(database: TestDatabase) {

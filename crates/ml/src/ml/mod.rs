@@ -295,7 +295,8 @@ impl Ml {
 /// Reads what was written down in a schedule.
 fn read_launch<T>(input: &Value, read: fn(&Node<'_>, &mut Frames) -> Option<T>) -> Result<T> {
     let report = Report::new();
-    let request = read(&Node::at(&["body", "input"], input, &report), &mut Frames::default());
+    let request =
+        read(&Node::at(&["body", "target", "input"], input, &report), &mut Frames::default());
     report.finish().map_err(Failure::violations)?;
     request.ok_or_else(|| Failure::internal("an input was refused without a violation"))
 }

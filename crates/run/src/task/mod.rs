@@ -356,7 +356,7 @@ impl Tasks {
 
 fn read_execution(input: &Value) -> Result<Execution> {
     let report = Report::new();
-    let execution = Execution::read(Node::at(&["body", "input"], input, &report));
+    let execution = Execution::read(Node::at(&["body", "target", "input"], input, &report));
     report.finish().map_err(Failure::violations)?;
     execution.ok_or_else(|| Failure::internal("an input was refused without a violation"))
 }
