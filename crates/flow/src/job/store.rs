@@ -286,7 +286,8 @@ pub(super) async fn finish(
 /// Why a job waits once more.
 #[derive(Debug)]
 pub(super) struct Again {
-    pub(super) run_at: Time,
+    /// Not before; as before when it keeps its turn.
+    pub(super) run_at: Option<Time>,
     /// What its attempt failed of; `None` when it did not fail, and the attempt does not count.
     pub(super) failure: Option<(String, String)>,
 }
@@ -302,7 +303,8 @@ pub(super) async fn again(
     let (error, traceback) = again.failure.unzip();
     let waits = scoped(
         scope,
-        "UPDATE jobs SET status = 'pending', started_at = NULL, node = NULL, run_at = $5,
+        "UPDATE jobs SET status = 'pending', started_at = NULL, node = NULL,
+                run_at = COALESCE($5, run_at),
                 attempt = attempt - $6, error = COALESCE($7, error),
                 error_traceback = COALESCE($8, error_traceback), revision = revision + 1
          WHERE tenant_id = $1 AND service_id = $2 AND id = $3 AND token = $4

@@ -118,7 +118,7 @@ impl Completed {
 impl Change for Completed {
     async fn write(db: &Db, all: &[Self]) -> Result<Vec<bool>> {
         let Some(first) = all.first() else { return Ok(Vec::new()) };
-        let written: Vec<(JobId,)> = query(
+        let written: Vec<(JobId, i64)> = query(
             "WITH ended AS (
                  UPDATE jobs SET status = 'completed', artifact_id = e.artifact_id, error = NULL,
                      error_traceback = NULL, finished_at = $2, input = NULL, node = NULL,
@@ -129,18 +129,18 @@ impl Change for Completed {
                      AND jobs.service_id = e.service_id COLLATE \"C\"
                      AND jobs.id = e.id COLLATE \"C\" AND jobs.token = e.token
                      AND jobs.status = 'running'
-                 RETURNING jobs.tenant_id, jobs.service_id, jobs.id),
+                 RETURNING jobs.tenant_id, jobs.service_id, jobs.id, e.token),
              gone AS (
                  DELETE FROM job_inputs USING ended WHERE job_inputs.tenant_id = ended.tenant_id
                      AND job_inputs.service_id = ended.service_id
                      AND job_inputs.job_id = ended.id)
-             SELECT id FROM ended",
+             SELECT id, token FROM ended",
         )
         .bind(Json(all))
         .bind(first.now)
         .fetch_all(&mut db.conn().await?)
         .await?;
-        Ok(all.iter().map(|it| written.iter().any(|done| done.0 == it.id)).collect())
+        Ok(all.iter().map(|it| written.contains(&(it.id, it.token))).collect())
     }
 }
 

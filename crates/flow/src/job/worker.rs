@@ -210,9 +210,9 @@ async fn write(machine: &Machine, scope: &Scope, hold: Hold, next: &Next) -> Res
             store::finish(&mut conn, scope, hold, ending, now).await?;
             None
         }
-        Next::Later(pause, failed) => Some((now.after(*pause), Some(told(failed)))),
-        Next::Suspended(until) => Some((*until, None)),
-        Next::Interrupted => Some((now, None)),
+        Next::Later(pause, failed) => Some((Some(now.after(*pause)), Some(told(failed)))),
+        Next::Suspended(until) => Some((Some(*until), None)),
+        Next::Interrupted => Some((None, None)),
     };
     if let Some((run_at, failure)) = waits {
         store::again(&mut conn, scope, hold, Again { run_at, failure }).await?;
