@@ -198,6 +198,15 @@ impl Blobs {
         Ok(found.map(|row| Stored::known(self.clone(), row)))
     }
 
+    /// Content that was kept is of no more use, unless a row refers to it.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn let_go(&self, conn: &mut Conn, scope: &Scope, hash: &str) -> Result<(), Failure> {
+        store::let_go(conn, scope, hash, self.clock.now()).await?;
+        Ok(())
+    }
+
     /// Takes a reference back, in the transaction of the row that had it.
     ///
     /// # Errors

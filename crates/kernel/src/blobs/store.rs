@@ -76,6 +76,20 @@ pub(super) async fn keep(
     Ok(key)
 }
 
+/// Makes content that was kept one that nobody has referred to since now.
+pub(super) async fn let_go(conn: &mut Conn, scope: &Scope, hash: &str, now: Time) -> Result<()> {
+    scoped(
+        scope,
+        "UPDATE blobs SET orphaned_at = $4
+         WHERE tenant_id = $1 AND service_id = $2 AND hash = $3 AND refs <= 0",
+    )
+    .bind(hash)
+    .bind(now)
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
 pub(super) async fn release(conn: &mut Conn, scope: &Scope, hash: &str, now: Time) -> Result<()> {
     scoped(
         scope,

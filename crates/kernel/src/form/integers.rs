@@ -12,7 +12,7 @@ const DIGITS: usize = 19;
 
 /// The integers of a JSON text that are no `i64` and no `u64`, outside of texts. Nothing is said of
 /// a text that is no JSON.
-pub(crate) fn long_integers(json: &[u8]) -> Violations {
+pub fn long_integers(json: &[u8]) -> Violations {
     let report = Report::new();
     if has_many_digits(json) {
         Walk { json, inside: Vec::new() }.run(&report);

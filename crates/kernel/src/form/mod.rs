@@ -35,7 +35,7 @@ mod violation;
 pub use body::parse_body;
 pub(crate) use body::{MAX_DEPTH, is_json};
 pub use bounds::Bounds;
-pub(crate) use integers::long_integers;
+pub use integers::long_integers;
 pub use node::{Node, Object};
 pub use query::{Query, query_bool, query_enum, query_float, query_int, query_one_of};
 pub use size::Size;

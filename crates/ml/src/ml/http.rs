@@ -86,6 +86,7 @@ pub(super) fn routes(ml: Ml) -> OpenApiRouter {
         .routes(routes!(predict_with_model))
         .routes(routes!(validate_request))
         .routes(routes!(generate_sample_data))
+        .merge(super::batch::http::routes())
         .with_state(ml)
 }
 

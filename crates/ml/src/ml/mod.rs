@@ -2,6 +2,7 @@
 //! what came of it becomes artifacts.
 
 mod attempt;
+mod batch;
 mod collect;
 mod geo;
 mod horizon;
@@ -38,8 +39,16 @@ use tokio_util::sync::CancellationToken;
 
 pub use model::{PredictRequest, Submitted, TrainRequest, ValidateRequest, Validation, hierarchy};
 
+use batch::Operation;
+
 use crate::info::ServiceInfo;
 use crate::project::Adapters;
+
+/// What `fuzz/` calls.
+#[doc(hidden)]
+pub mod strangers {
+    pub use super::batch::{Chunk, Content, Format, Look, Reader, Shape, Sizes};
+}
 
 /// May train.
 pub const TRAIN: Permission = Permission("ml:train");
@@ -136,6 +145,15 @@ impl Ml {
             let ml = prediction.clone();
             Box::pin(async move { ml.do_predict(it).await })
         };
+        let batch = |operation: Operation| {
+            let ml = self.clone();
+            let run = move |it: Assignment| -> futures_util::future::BoxFuture<'static, _> {
+                let ml = ml.clone();
+                Box::pin(async move { ml.do_batch(operation, it).await })
+            };
+            let (kind, queue, policy) = (operation.kind(), "batch", Policy::default());
+            Work { kind, queue, policy, run: Arc::new(run) }
+        };
         let policy = Policy::default();
         Part {
             name: "ml",
@@ -147,6 +165,8 @@ impl Ml {
             work: vec![
                 Work { kind: TRAIN_JOB, queue: "train", policy, run: Arc::new(train) },
                 Work { kind: PREDICT_JOB, queue: "predict", policy, run: Arc::new(predict) },
+                batch(Operation::Predict),
+                batch(Operation::Train),
             ],
             counters: vec![self.0.trainings.clone(), self.0.predictions.clone()],
             ..Part::default()

@@ -115,7 +115,7 @@ impl Ml {
         let training = self.training(&assignment.caller, request.artifact_id).await?;
         let mut training = training.map_err(|it| refuse(&it, request.artifact_id))?;
         let config = training.config.take().ok_or_else(|| gone(training.config_id))?;
-        let values = self.values(&config, &request)?;
+        let values = self.values(&config, request.periods, &request.future)?;
 
         let PredictRequest { historic, future, geo, .. } = request;
         let (historic, future) = (self.adapt(historic).await?, self.adapt(future).await?);
@@ -173,13 +173,15 @@ impl Ml {
         Ok(json.await?.map_err(Failure::from)?.into())
     }
 
-    fn values(
+    /// The config that the model gets.
+    pub(super) fn values(
         &self,
         config: &Config,
-        request: &PredictRequest,
+        periods: Option<i64>,
+        future: &Frame,
     ) -> Result<Map<String, Value>, Failed> {
         let mut values = config.values();
-        if let Some(it) = Horizon::resolve(request.periods, Some(&request.future), &values) {
+        if let Some(it) = Horizon::resolve(periods, Some(future), &values) {
             if let Some(complaint) = it.complaint(self.info()) {
                 return Err(Failed::new("ValueError", complaint));
             }
@@ -218,7 +220,7 @@ impl Ml {
     }
 }
 
-fn refuse(reason: &NotATraining, id: ArtifactId) -> Failed {
+pub(super) fn refuse(reason: &NotATraining, id: ArtifactId) -> Failed {
     let message = match reason {
         NotATraining::Missing => format!("Training artifact {id} not found"),
         NotATraining::OtherKind => format!("Artifact {id} is not a training artifact"),

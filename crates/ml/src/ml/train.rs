@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use modelyard_flow::job::Context;
-use modelyard_kernel::{Assignment, Failed, Time, failpoint};
+use modelyard_kernel::{Assignment, Caller, Failed, Time, failpoint};
 use modelyard_run::artifact::ArtifactId;
+use modelyard_run::config::ConfigId;
 use modelyard_run::publish::Publication;
 use modelyard_run::runner::{Run, TrainInput};
 use serde::{Deserialize, Serialize};
@@ -72,14 +73,13 @@ impl Ml {
         Ok(Run::resume(root, assignment.job, cancel).await?.map(|run| (ran, run)))
     }
 
-    /// Trains in a workspace, which stays also when the script failed.
-    async fn run_training(
+    /// What the model gets, and whose config that is.
+    pub(super) async fn train_input(
         &self,
-        context: &Arc<Context>,
-        assignment: &mut Assignment,
-    ) -> Result<(Ran, Run), Failed> {
-        let request: TrainRequest = read_input(assignment).await?;
-        let config = self.config(&assignment.caller, request.config_id).await?;
+        caller: &Caller,
+        request: TrainRequest,
+    ) -> Result<(ConfigId, TrainInput), Failed> {
+        let config = self.config(caller, request.config_id).await?;
         let mut values = config.values();
         if let Some(horizon) = Horizon::resolve(request.periods, None, &values) {
             if let Some(complaint) = horizon.complaint(self.info()) {
@@ -88,12 +88,22 @@ impl Ml {
             horizon.put_into(&mut values);
         }
         let data = self.adapt(request.data).await?;
-        let input = TrainInput { config: values, data, geo: request.geo };
+        Ok((config.id, TrainInput { config: values, data, geo: request.geo }))
+    }
+
+    /// Trains in a workspace, which stays also when the script failed.
+    async fn run_training(
+        &self,
+        context: &Arc<Context>,
+        assignment: &mut Assignment,
+    ) -> Result<(Ran, Run), Failed> {
+        let request: TrainRequest = read_input(assignment).await?;
+        let (config, input) = self.train_input(&assignment.caller, request).await?;
         let run = self.begin(context, assignment).await?;
 
         let started = self.0.clock.now();
         let trained = self.0.model.runner.train(&run, input).await;
-        let metadata = Metadata::new(config.id, started, self.0.clock.now());
+        let metadata = Metadata::new(config, started, self.0.clock.now());
         let (metadata, failed) = match trained {
             Ok(trained) => (metadata.with_script(trained.script.as_ref()), None),
             Err(error) => match failure(error, assignment) {

@@ -41,7 +41,7 @@ impl Default for Limits {
             body_bytes: 64 << 20,
             request_timeout: Duration::from_secs(60),
             concurrent_requests: 512,
-            streamed: &["/$upload"],
+            streamed: &["/$upload", "/$batch-predict", "/$batch-train"],
             followed: &["/$stream"],
             concurrent_streams: 256,
             vital: &["/health"],

@@ -126,14 +126,21 @@ fn shared() -> [Shared; 14] {
 }
 
 /// What begins a job, which may have to wait behind too many others.
-const SUBMITS: [&str; 3] = ["train_model", "predict_with_model", "execute_task"];
+const SUBMITS: [&str; 5] =
+    ["train_model", "predict_with_model", "train_in_batch", "predict_in_batch", "execute_task"];
 
 /// What shell commands go through, which a service may refuse.
 const SHELL: [&str; 3] = ["create_task", "update_task", "execute_task"];
 
 /// What refers to another entity in its body or query.
-const REFERS: [&str; 4] =
-    ["train_model", "predict_with_model", "validate_request", "generate_sample_data"];
+const REFERS: [&str; 6] = [
+    "train_model",
+    "predict_with_model",
+    "train_in_batch",
+    "predict_in_batch",
+    "validate_request",
+    "generate_sample_data",
+];
 
 /// The answers that operations share.
 pub(super) fn responses() -> impl Iterator<Item = (&'static str, Value)> {

@@ -6,6 +6,8 @@
 use std::collections::HashSet;
 use std::io::{self, Write};
 
+use serde::{Deserialize, Serialize};
+
 use super::python;
 use super::{Cell, Frame};
 
@@ -38,6 +40,14 @@ impl Frame {
             |column| column.is_empty(),
             |column, out| write_text(column, out),
         )?;
+        self.write_csv_rows(out)
+    }
+
+    /// The rows alone, for whoever has written the header line already.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_csv_rows(&self, out: &mut impl Write) -> io::Result<()> {
         for row in &self.data {
             write_line(out, row, |cell| cell.is_null() || *cell == "", write_cell)?;
         }
@@ -66,7 +76,7 @@ impl Frame {
         refuse_duplicates(&columns)?;
         // What a column holds is known only at the end, so the text is gone through twice: that
         // costs less than to keep its pieces.
-        let mut kinds = vec![Kind::Nothing; columns.len()];
+        let mut kinds = CsvKinds::of(columns.len());
         let mut rows = 0;
         while reader.read_record(&mut record)? {
             if record.len() != columns.len() {
@@ -74,16 +84,14 @@ impl Frame {
                 let (found, expected) = (record.len(), columns.len());
                 return Err(FrameError::Ragged { line, found, expected });
             }
-            for (kind, cell) in kinds.iter_mut().zip(&record) {
-                *kind = kind.and_of(cell);
-            }
+            kinds.learn(&record);
             rows += 1;
         }
         let mut reader = read(text);
         reader.read_record(&mut record)?;
         let mut data = Vec::with_capacity(rows);
         while reader.read_record(&mut record)? {
-            data.push(kinds.iter().zip(&record).map(|(kind, cell)| kind.read(cell)).collect());
+            data.push(kinds.read(&record));
         }
         Ok(Frame::new(columns, data))
     }
@@ -146,8 +154,31 @@ fn write_text(text: &str, out: &mut impl Write) -> io::Result<()> {
     out.write_all(b"\"")
 }
 
+/// What the columns of a CSV file hold, which is known when all of its rows were seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CsvKinds(Vec<Kind>);
+
+impl CsvKinds {
+    /// So many columns, of which nothing is known.
+    pub fn of(columns: usize) -> Self {
+        Self(vec![Kind::Nothing; columns])
+    }
+
+    /// Looks at a row.
+    pub fn learn<S: AsRef<str>>(&mut self, row: impl IntoIterator<Item = S>) {
+        for (kind, cell) in self.0.iter_mut().zip(row) {
+            *kind = kind.and_of(cell.as_ref());
+        }
+    }
+
+    /// Reads a row.
+    pub fn read<S: AsRef<str>>(&self, row: impl IntoIterator<Item = S>) -> Vec<Cell> {
+        self.0.iter().zip(row).map(|(kind, cell)| kind.read(cell.as_ref())).collect()
+    }
+}
+
 /// What the cells of a column have in common so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Kind {
     Nothing,
     Boolean,

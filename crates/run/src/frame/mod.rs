@@ -17,7 +17,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 pub use cell::{Cell, NotACell, Text};
-pub use csv::FrameError;
+pub use csv::{CsvKinds, FrameError};
 pub use direct::Frames;
 pub use python::write_json as write_python_json;
 
@@ -143,6 +143,18 @@ impl Frame {
     /// Those of `out`.
     pub fn write_records(&self, out: impl io::Write) -> io::Result<()> {
         write_records(&self.columns, &self.data, out)
+    }
+
+    /// Writes the rows as objects, one a line.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_ndjson(&self, out: &mut impl io::Write) -> io::Result<()> {
+        for row in &self.data {
+            serde_json::to_writer(&mut *out, &Record { columns: &self.columns, row })?;
+            out.write_all(b"\n")?;
+        }
+        Ok(())
     }
 }
 

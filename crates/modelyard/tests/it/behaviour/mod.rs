@@ -4,6 +4,7 @@ mod any_body;
 mod backing_up;
 mod bad_input;
 mod bad_paths;
+mod batches;
 mod bounds;
 mod cancelling;
 mod closed;
