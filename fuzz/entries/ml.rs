@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::strangers::{Format, Look, Reader, Sizes};
 use super::{Frames, Node, Report, TrainRequest, manifest, mlproject, parse_body};
 
 /// An `MLproject` that somebody else wrote.
@@ -36,4 +37,39 @@ pub fn geo(bytes: &[u8]) {
         let answer = serde_json::to_vec(&violations).expect("violations have a JSON");
         assert!(answer.len() < 1_000_000);
     }
+}
+
+/// The file of a batch, behind a byte that says what it is written in and how it is cut.
+pub fn batch(bytes: &[u8]) {
+    let Some((first, file)) = bytes.split_first() else { return };
+    let format = match first & 3 {
+        0 => Format::Csv,
+        1 => Format::Ndjson,
+        _ => Format::Json,
+    };
+    let group_by = (first & 4 != 0).then_some("a");
+    let mut look = match first & 8 {
+        0 => Look::at_table(format, group_by.map(str::to_owned)),
+        _ => Look::at_items(format),
+    };
+    if look.push(file).is_err() {
+        return;
+    }
+    let Ok(shape) = look.finish() else { return };
+    let sizes = Sizes { rows: 2, bytes: 100, by_group: first & 16 != 0 };
+    let mut reader =
+        Reader::new(format, shape, group_by, sizes).expect("it was found when it was looked at");
+    let piece = usize::from(first >> 5) + 1;
+    let mut last = 0;
+    for piece in file.chunks(piece).map(Some).chain([None]) {
+        let chunks = match piece {
+            Some(piece) => reader.push(piece),
+            None => reader.finish(),
+        };
+        for chunk in chunks.expect("it was read when it was looked at") {
+            assert_eq!(chunk.first_row, last + 1);
+            last = chunk.last_row;
+        }
+    }
+    assert!(last > 0 && reader.failures().rows <= last);
 }

@@ -2,7 +2,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use modelyard_kernel::form::{Node, Report, parse_body};
-use modelyard_ml::ml::TrainRequest;
+use modelyard_ml::ml::{TrainRequest, strangers};
 use modelyard_ml::project::{manifest, mlproject};
 use modelyard_run::frame::Frames;
 

@@ -7,7 +7,7 @@ use modelyard_kernel::form::{Node, Report, parse_body};
 use modelyard_run::frame::Frames;
 use proptest::prelude::*;
 
-use crate::ml::TrainRequest;
+use crate::ml::{TrainRequest, strangers};
 use crate::project::{manifest, mlproject};
 
 #[path = "../../../fuzz/entries/ml.rs"]
@@ -28,6 +28,7 @@ fn seeds_are_read_or_refused() {
     feed("mlproject", entries::mlproject);
     feed("manifest", entries::manifest);
     feed("geo", entries::geo);
+    feed("batch", entries::batch);
 }
 
 /// Maps that are nearly right, and so get further than random bytes.
@@ -76,7 +77,13 @@ proptest! {
             entries::mlproject(bytes);
             entries::manifest(bytes);
             entries::geo(bytes);
+            entries::batch(bytes);
         }
+    }
+
+    #[test]
+    fn a_file_is_read_as_it_was_looked_at(first: u8, text in "[a-b1,:\"\\[\\]{}\n\\\\ ]{0,60}") {
+        entries::batch(&[&[first], text.as_bytes()].concat());
     }
 
     #[test]

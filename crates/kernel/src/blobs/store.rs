@@ -59,8 +59,8 @@ pub(super) async fn keep(
                             compressed, chunks, refs, created_at, orphaned_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10)
          ON CONFLICT (tenant_id, service_id, hash)
-         DO UPDATE SET orphaned_at =
-             CASE WHEN blobs.refs > 0 THEN blobs.orphaned_at ELSE excluded.orphaned_at END
+         DO UPDATE SET orphaned_at = CASE WHEN blobs.orphaned_at > excluded.orphaned_at
+             THEN blobs.orphaned_at ELSE excluded.orphaned_at END
          RETURNING object_key",
     )
     .bind(&stored.blob.hash)
@@ -94,7 +94,7 @@ pub(super) async fn release(conn: &mut Conn, scope: &Scope, hash: &str, now: Tim
     scoped(
         scope,
         "UPDATE blobs SET refs = refs - 1,
-                orphaned_at = CASE WHEN refs <= 1 THEN $4 ELSE orphaned_at END
+                orphaned_at = CASE WHEN refs > 1 OR orphaned_at > $4 THEN orphaned_at ELSE $4 END
          WHERE tenant_id = $1 AND service_id = $2 AND hash = $3",
     )
     .bind(hash)

@@ -16,7 +16,7 @@ struct Shared {
     example: Failure,
 }
 
-fn shared() -> [Shared; 14] {
+fn shared() -> [Shared; 16] {
     let of = |name, when, kind, code, detail| Shared {
         name,
         when,
@@ -80,6 +80,14 @@ fn shared() -> [Shared; 14] {
             "the body is larger than this service takes",
         ),
         of(
+            "UnsupportedMediaType",
+            "The body is of a type that is not read here.",
+            Kind::Invalid,
+            "media_type_unsupported",
+            "a batch is `text/csv`, `application/x-ndjson` or `application/json`; say which by \
+             `Content-Type` or `?format=`",
+        ),
+        of(
             "RangeNotSatisfiable",
             "The content has no such range.",
             Kind::Invalid,
@@ -109,6 +117,13 @@ fn shared() -> [Shared; 14] {
             "something went wrong on our side",
         ),
         of(
+            "NotImplemented",
+            "This server is built without it.",
+            Kind::Invalid,
+            "not_implemented",
+            "this server is built without Parquet; ask for `output=csv` or `ndjson`",
+        ),
+        of(
             "Unavailable",
             "The service cannot do it now; try again in a moment.",
             Kind::Unavailable,
@@ -128,6 +143,9 @@ fn shared() -> [Shared; 14] {
 /// What begins a job, which may have to wait behind too many others.
 const SUBMITS: [&str; 5] =
     ["train_model", "predict_with_model", "train_in_batch", "predict_in_batch", "execute_task"];
+
+/// What takes files of several types, and gives some.
+const FILES: [&str; 2] = ["train_in_batch", "predict_in_batch"];
 
 /// What shell commands go through, which a service may refuse.
 const SHELL: [&str; 3] = ["create_task", "update_task", "execute_task"];
@@ -195,6 +213,7 @@ fn applies(it: &Operation<'_>, status: &str, needs_key: bool) -> bool {
         "409" | "507" => writes,
         "412" => matches!(it.method, "put" | "delete"),
         "413" => it.has_body(),
+        "415" | "501" => FILES.contains(&id),
         "416" => id == "download_artifact",
         "422" => takes_input,
         "429" => SUBMITS.contains(&id),

@@ -9,8 +9,14 @@ use tokio::process::Command;
 use crate::support::program::{BINARY, Program, plain, serve};
 
 /// Pages with commands for a running service.
-const PAGES: [&str; 5] =
-    ["README.md", "docs/api.md", "docs/jobs.md", "docs/schedules.md", "examples/dengue/README.md"];
+const PAGES: [&str; 6] = [
+    "README.md",
+    "docs/api.md",
+    "docs/jobs.md",
+    "docs/schedules.md",
+    "docs/batches.md",
+    "examples/dengue/README.md",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

@@ -70,9 +70,7 @@ pub(in crate::ml) fn routes() -> OpenApiRouter<Ml> {
         (Vec<u8> = "application/x-ndjson"),
         (Vec<u8> = "application/json")),
         description = "rows"),
-    responses((status = 202, body = Submitted),
-        (status = 415, description = "the format of the body is not known", content_type = "application/problem+json"),
-        (status = 501, description = "`output=parquet` is not built in", content_type = "application/problem+json")))]
+    responses((status = 202, body = Submitted)))]
 async fn predict_in_batch(
     State(ml): State<Ml>,
     caller: Caller,
@@ -99,9 +97,7 @@ async fn predict_in_batch(
         (Vec<u8> = "application/x-ndjson"),
         (Vec<u8> = "application/json")),
         description = "rows, or bodies of `$train`"),
-    responses((status = 202, body = Submitted),
-        (status = 415, description = "the format of the body is not known", content_type = "application/problem+json"),
-        (status = 501, description = "`output=parquet` is not built in", content_type = "application/problem+json")))]
+    responses((status = 202, body = Submitted)))]
 async fn train_in_batch(
     State(ml): State<Ml>,
     caller: Caller,

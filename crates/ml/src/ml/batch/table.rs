@@ -107,7 +107,7 @@ impl Survey {
         }
         let mut seen = HashSet::new();
         let twice = columns.iter().find(|it| !seen.insert(it.as_str()));
-        let twice = twice.map(|it| quote(shorten(it)).to_string()).unwrap_or_default();
+        let twice = twice.map(|it| quote(shorten(it))).unwrap_or_default();
         Err(Broken(format!("column {twice} is there twice")))
     }
 

@@ -118,7 +118,7 @@ fn read_item(json: &[u8], config_id: Option<ConfigId>) -> Result<TrainRequest, S
 
 fn step(loc: &Loc) -> String {
     match loc {
-        Loc::Key(key) => shorten(key).to_string(),
+        Loc::Key(key) => shorten(key).to_owned(),
         Loc::Index(index) => index.to_string(),
     }
 }

@@ -44,7 +44,7 @@ pub(super) struct Running<'a> {
 
 /// What is done with each chunk.
 pub(super) enum Task {
-    Predict(Predicting),
+    Predict(Box<Predicting>),
     Train,
 }
 
@@ -116,7 +116,7 @@ impl Ml {
         let started = context.step("begin", async { Ok(now) }).await.map(Time::from_micros)?;
         let task = match operation {
             Operation::Predict => {
-                Task::Predict(Predicting::begin(self, &assignment, &batch).await?)
+                Task::Predict(Box::new(Predicting::begin(self, &assignment, &batch).await?))
             }
             Operation::Train => Task::Train,
         };
