@@ -303,6 +303,47 @@ on_both_databases! {
         program.ended(Duration::from_secs(10)).await;
     }
 
+    async fn a_hundred_thousand_rows_take_the_memory_of_a_few_chunks(database: TestDatabase) {
+        const ROWS: usize = 100_000;
+        let (_project, mut program) = scripts(&database.url, "cp future.csv predictions.csv").await;
+        let client = &program.client;
+        let id = training(client).await;
+        let path = format!("{PREDICT}?artifact_id={id}&chunk_rows=2000&parallel=4&output=ndjson");
+        let mut file = "row,note\n".to_owned();
+        for row in 0..ROWS {
+            let _infallible = writeln!(file, "{row},{:0300}", row * 7919);
+        }
+        let before = program.peak_memory();
+        let size = file.len() as u64;
+        let it = submitted(&send(client, &path, "text/csv", file).await.expect(202));
+        let received = program.peak_memory() - before;
+        let began = Instant::now();
+        let job = loop {
+            let job = client.get(&format!("/api/v1/jobs/{}", it.job)).await.expect(200).body;
+            if !matches!(job["status"].as_str(), Some("pending" | "running")) {
+                break job;
+            }
+            assert!(began.elapsed() < Duration::from_secs(120), "{job}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        let grown = program.peak_memory() - before;
+        assert_eq!(job["status"], "completed", "{job}");
+        let metadata = metadata(client, &it).await;
+        assert_eq!(metadata["predicted_rows"], ROWS);
+        assert_eq!(metadata["chunks"], 50);
+        let path = format!("/api/v1/artifacts/{}/$download", it.artifact);
+        let mut stream = client.request(Method::GET, &path).open().await;
+        let mut lines = 0;
+        while let Some(bytes) = stream.next_bytes().await {
+            lines += bytes.iter().filter(|it| **it == b'\n').count();
+        }
+        assert_eq!(lines, ROWS);
+        assert!(received < 24 << 20, "{received} bytes more to take in {size}");
+        assert!(grown < 48 << 20, "{grown} bytes more for {size}");
+        program.signal(Signal::TERM);
+        program.ended(Duration::from_secs(10)).await;
+    }
+
     async fn a_cancelled_batch_stops_at_once(database: TestDatabase) {
         let (project, mut program) = scripts(&database.url, "sleep 60 & wait").await;
         let client = &program.client;
