@@ -47,12 +47,7 @@ impl std::fmt::Debug for Ear {
 #[async_trait]
 impl Watcher for Ear {
     fn said(&self, stream: Stream, line: &str) {
-        let stream = match stream {
-            Stream::Stdout => "stdout",
-            Stream::Stderr => "stderr",
-            Stream::Server => "system",
-        };
-        self.context.log(stream, line);
+        self.context.log(word(stream), line);
     }
 
     fn progressed(&self, progress: Progress) {
@@ -61,6 +56,15 @@ impl Watcher for Ear {
 
     async fn checkpointed(&self, name: &str, archive: Archive) -> Result<(), Failure> {
         self.ml.keep_checkpoint(&self.context, name, archive).await
+    }
+}
+
+/// What a stream is called in the log of a job.
+pub(super) fn word(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
+        Stream::Server => "system",
     }
 }
 

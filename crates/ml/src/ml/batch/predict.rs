@@ -64,7 +64,7 @@ impl Running<'_> {
     }
 
     async fn predict(&self, training: &Training, input: PredictInput) -> Result<Frame, RunError> {
-        let run = self.ml.run("predict", self.assignment.cancel.clone()).await?;
+        let run = self.begin("predict").await?;
         let predicted = match self.ml.unpack(&run, training).await {
             Ok(()) => self.ml.0.model.runner.predict(&run, input).await,
             Err(error) => Err(error),

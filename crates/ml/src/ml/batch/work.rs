@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -14,12 +15,14 @@ use modelyard_kernel::{Assignment, Failed, Failure, Progress, Time, Verdict};
 use modelyard_run::artifact::{Draft, WRITE};
 use modelyard_run::config::ConfigId;
 use modelyard_run::frame::Frame;
+use modelyard_run::runner::{Archive, Run, RunError, Stream, Watcher};
 use parking_lot::Mutex;
 
 use super::chunk::{Chunk, Failures};
 use super::model::{Batch, Content, Operation, Outcome};
 use super::predict::Predicting;
 use super::source::Source;
+use crate::ml::attempt::word;
 use crate::ml::{Ml, json_size, promised, read_input};
 
 /// How often a chunk is tried that fails for a reason that may pass.
@@ -34,7 +37,7 @@ const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// A batch that is being done.
 pub(super) struct Running<'a> {
     pub(super) ml: &'a Ml,
-    pub(super) context: &'a Context,
+    pub(super) context: &'a Arc<Context>,
     pub(super) assignment: &'a Assignment,
     pub(super) operation: Operation,
     pub(super) batch: &'a Batch,
@@ -110,7 +113,7 @@ impl Ml {
         mut assignment: Assignment,
     ) -> Result<(), Failed> {
         let id = promised(&assignment)?;
-        let context = self.0.jobs.context(&assignment)?;
+        let context = Arc::new(self.0.jobs.context(&assignment)?);
         let batch: Batch = read_input(&mut assignment).await?;
         let now = self.0.clock.now().micros();
         let started = context.step("begin", async { Ok(now) }).await.map(Time::from_micros)?;
@@ -182,6 +185,12 @@ impl Running<'_> {
             (attempts, pause) = (attempts + 1, pause * 2);
         };
         Ok((place, self.write_down(&step, attempts, made).await?))
+    }
+
+    /// A workspace for a chunk, whose lines are those of the job.
+    pub(super) async fn begin(&self, stage: &'static str) -> Result<Run, RunError> {
+        let run = self.ml.run(stage, self.assignment.cancel.clone()).await?;
+        Ok(run.with_watcher(Arc::new(Ear(Arc::clone(self.context)))))
     }
 
     async fn attempt(&self, chunk: &Chunk) -> Result<Made, Failed> {
@@ -272,6 +281,24 @@ impl Running<'_> {
             }
             .boxed()
         })
+    }
+}
+
+/// Hears the runs of all chunks on behalf of their job, which says itself how far it is. A chunk has no
+/// checkpoints: it is what is done again.
+#[derive(Debug)]
+struct Ear(Arc<Context>);
+
+#[async_trait]
+impl Watcher for Ear {
+    fn said(&self, stream: Stream, line: &str) {
+        self.0.log(word(stream), line);
+    }
+
+    fn progressed(&self, _: Progress) {}
+
+    async fn checkpointed(&self, _: &str, _: Archive) -> Result<(), Failure> {
+        Ok(())
     }
 }
 
