@@ -186,6 +186,41 @@ on_both_databases! {
         assert_eq!(objects(&database).len(), 1);
     }
 
+    async fn what_is_kept_stays_for_its_time_whoever_else_had_the_same(database: TestDatabase) {
+        let (blobs, scope) = (open_blobs(&database), test_scope());
+        let day = Duration::from_secs(24 * 3600);
+        let until = |days: u32| database.clock.now().after(day * days);
+        let keep_until = async |until| {
+            let stored = blobs.put(text(5000)).await.unwrap();
+            let mut conn = database.db.conn().await.unwrap();
+            blobs.keep(&mut conn, &scope, &stored, until).await.unwrap();
+            drop(conn);
+            stored.settle(true).await;
+        };
+        let swept = async || {
+            let swept = blobs.sweep(&database.db, &scope).await.unwrap();
+            assert_eq!(objects(&database).len(), 1 - swept);
+            swept
+        };
+        keep_until(until(10)).await;
+        // For less long, or by a row that goes soon.
+        keep_until(until(1)).await;
+        database.clock.advance(2 * day);
+        assert_eq!(swept().await, 0);
+        let blob = put(&database, &blobs, text(5000)).await;
+        keep_until(until(10)).await;
+        let mut conn = database.db.conn().await.unwrap();
+        blobs.release(&mut conn, &scope, &blob.hash).await.unwrap();
+        drop(conn);
+        database.clock.advance(2 * day);
+        assert_eq!(swept().await, 0);
+        let mut conn = database.db.conn().await.unwrap();
+        blobs.let_go(&mut conn, &scope, &blob.hash).await.unwrap();
+        drop(conn);
+        database.clock.advance(day);
+        assert_eq!(swept().await, 1);
+    }
+
     async fn many_who_store_the_same_at_once_store_it_once(database: TestDatabase) {
         let blobs = open_blobs(&database);
         let all = futures_util::future::join_all((0..12).map(|_| put(&database, &blobs, text(3000)))).await;

@@ -66,9 +66,9 @@ pub(in crate::ml) fn routes() -> OpenApiRouter<Ml> {
     params(("artifact_id" = String, Query, description = "a training artifact"),
         ("Idempotency-Key" = Option<String>, Header, description = "the client's name for this request: sent again, it asks for no second job"), BatchParams, AskingParams),
     request_body(content(
-        (Vec<u8> = "text/csv"),
-        (Vec<u8> = "application/x-ndjson"),
-        (Vec<u8> = "application/json")),
+        (String = "text/csv"),
+        (String = "application/x-ndjson"),
+        (Vec<Object> = "application/json")),
         description = "rows"),
     responses((status = 202, body = Submitted)))]
 async fn predict_in_batch(
@@ -93,9 +93,9 @@ async fn predict_in_batch(
     params(("config_id" = Option<String>, Query, description = "the config of those that do not say their own, by the key or the column `config_id`"),
         ("Idempotency-Key" = Option<String>, Header, description = "the client's name for this request: sent again, it asks for no second job"), BatchParams, AskingParams),
     request_body(content(
-        (Vec<u8> = "text/csv"),
-        (Vec<u8> = "application/x-ndjson"),
-        (Vec<u8> = "application/json")),
+        (String = "text/csv"),
+        (String = "application/x-ndjson"),
+        (Vec<Object> = "application/json")),
         description = "rows, or bodies of `$train`"),
     responses((status = 202, body = Submitted)))]
 async fn train_in_batch(

@@ -97,11 +97,10 @@ impl Options {
     pub fn read(node: &Node<'_>, operation: Operation) -> Option<Self> {
         let object = node.object()?;
         let id = |node: Node<'_>| node.ulid().and_then(|it| Ulid::read(&it));
-        let artifact_id = match operation {
-            Operation::Predict => object.required("artifact_id").and_then(id),
-            Operation::Train => None,
+        let (artifact_id, config_id) = match operation {
+            Operation::Predict => (object.required("artifact_id").and_then(id), None),
+            Operation::Train => (None, object.optional("config_id").and_then(id)),
         };
-        let config_id = object.optional("config_id").and_then(id);
         let format = object.optional("format").and_then(|it| it.one_of(&Format::WORDS));
         let output = object.optional("output").and_then(|it| it.one_of(&Output::WORDS));
         let number = |name, least: i64, most: i64| number(&object, name, least, most);
@@ -292,7 +291,7 @@ mod tests {
         let value = json!({"chunk_rows": "0", "parallel": "9", "output": "xls", "format": "tsv",
             "group_by": "location", "config_id": "x", "prediction_periods": "-1"});
         let report = Report::new();
-        Options::read(&Node::at(&["query"], &value, &report), Operation::Predict);
+        Options::read(&Node::at(&["query"], &value, &report), Operation::Train);
         let wrong = report.finish().unwrap_err();
         let places: Vec<String> = wrong
             .iter()
@@ -301,7 +300,6 @@ mod tests {
         assert_eq!(
             places,
             [
-                "\"artifact_id\"",
                 "\"config_id\"",
                 "\"format\"",
                 "\"output\"",
