@@ -1,8 +1,10 @@
 //! Disks that are full and directories that may not be written: clear errors, nothing half-written.
 
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::Duration;
 
 use http::Method;
 use modelyard_testkit::{TestClient, TestResponse, run};
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::support::program::{BINARY, Program, Project, plain};
-use crate::support::{assert_problem, config, ended, files, text, train_with, until};
+use crate::support::{assert_problem, config, ended, files, running, text, train_with, until};
 
 /// `modelyard serve` with its data on a disk of 16 megabytes.
 ///
@@ -135,6 +137,53 @@ fn a_full_disk_is_told_and_nothing_is_half_written() {
             client.delete(&path).await.expect(204);
         }
         config(client, json!({})).await;
+    });
+}
+
+/// Fills a disk to the last byte, and gives the file that does it.
+fn fill(data: &Path) -> PathBuf {
+    let ballast = data.join("ballast");
+    let mut file = fs_err::File::create(&ballast).unwrap();
+    for size in [1_000_000, 10_000, 100, 1] {
+        let bytes = vec![0; size];
+        while file.write_all(&bytes).is_ok() && file.metadata().unwrap().len() < 40_000_000 {}
+    }
+    ballast
+}
+
+#[test]
+fn jobs_wait_for_room_on_a_full_disk_and_go_on() {
+    run(async {
+        let project = Project::new("sleep 0.5; head -c 200000 /dev/urandom > model");
+        let program = Program::start(on_a_small_disk(&project).await).await;
+        let client = &program.client;
+        let inside = Path::new("/proc").join(program.pid().to_string()).join("root");
+        let data = inside.join(project.data().strip_prefix("/").unwrap());
+        let id = config(client, json!({})).await;
+        let mut submitted = Vec::new();
+        for _ in 0..4 {
+            submitted.push(train_with(client, &id).await);
+        }
+        running(client, &submitted[1].job).await;
+        let ballast = fill(&data);
+        // The end of a job, its artifact, and the next claim all find no room.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        for it in &submitted {
+            client.get(&format!("/api/v1/jobs/{}", it.job)).await.expect(200);
+        }
+        client.get("/health").await;
+
+        fs_err::remove_file(&ballast).unwrap();
+        for it in &submitted {
+            let record = ended(client, &it.job).await;
+            assert_eq!(record["status"], "completed", "{record}");
+            let path = format!("/api/v1/artifacts/{}/$download", it.artifact);
+            assert!(client.get(&path).await.expect(200).bytes.len() > 200_000);
+        }
+        until("the workspaces are gone", async || files(&data.join("work")).is_empty()).await;
+        let list = client.get("/api/v1/artifacts").await.expect(200).body;
+        assert_eq!(list.as_array().unwrap().len(), submitted.len());
+        assert_eq!(files(&data.join("blobs")).len(), submitted.len());
     });
 }
 
