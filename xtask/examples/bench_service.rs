@@ -4,6 +4,7 @@
 //! Takes its settings from the environment, as every service does: `PORT`, `MODELYARD_DATA__DIR`.
 
 use std::error::Error;
+use std::time::{Duration, Instant};
 
 use modelyard::{Frame, ModelError, PredictData, Service, ServiceInfo, TrainData, functions};
 use schemars::JsonSchema;
@@ -33,11 +34,19 @@ struct BenchConfig {
     n_lags: u32,
     precision: f64,
     mode: String,
+    /// How long training computes, for `cargo xtask bench jobs`.
+    compute_seconds: f64,
 }
 
 impl Default for BenchConfig {
     fn default() -> Self {
-        BenchConfig { prediction_periods: 3, n_lags: 3, precision: 0.01, mode: "fast".to_owned() }
+        BenchConfig {
+            prediction_periods: 3,
+            n_lags: 3,
+            precision: 0.01,
+            mode: "fast".to_owned(),
+            compute_seconds: 0.0,
+        }
     }
 }
 
@@ -46,7 +55,11 @@ struct Mean {
     mean: f64,
 }
 
-async fn train(_: BenchConfig, input: TrainData) -> Result<Mean, ModelError> {
+async fn train(config: BenchConfig, input: TrainData) -> Result<Mean, ModelError> {
+    let (began, time) = (Instant::now(), Duration::from_secs_f64(config.compute_seconds));
+    while began.elapsed() < time {
+        std::hint::black_box((0..1000_u64).sum::<u64>());
+    }
     let column = input.data.column("disease_cases").ok_or_else(|| {
         ModelError::of("ValueError", "the data has no column `disease_cases`".to_owned())
     })?;

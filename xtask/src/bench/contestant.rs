@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -90,12 +90,7 @@ impl Stable {
         let directory = TempDir::with_prefix("modelyard-bench-")?;
         let port = http::free_port()?;
         let mut command = match contestant {
-            Contestant::Ours => {
-                let mut command = Command::new(example("bench_service"));
-                command.env("PORT", port.to_string());
-                command.env("MODELYARD_DATA__DIR", directory.path().join("data"));
-                command
-            }
+            Contestant::Ours => ours(directory.path(), port),
             Contestant::Peer => {
                 // The peer copies its working directory into each workspace: give it this one file.
                 fs::create_dir(directory.path().join("service"))?;
@@ -119,10 +114,7 @@ impl Stable {
         };
         let working = directory.path().join("service");
         command.current_dir(if working.exists() { &working } else { directory.path() });
-        let began = Instant::now();
-        let mut kept = Kept::start(&mut command, directory, "TERM")?;
-        http::wait_until_healthy(&mut kept, port, Duration::from_secs(60))?;
-        Ok(Server { port, start: began.elapsed(), kept })
+        Server::start(&mut command, directory, port)
     }
 
     /// What the peer is made of: the versions of chapkit, uvicorn and Python.
@@ -134,6 +126,14 @@ impl Stable {
         let versions = shell::read(Command::new(peer.program("python")).args(["-c", script]))?;
         Ok(Some(versions.trim().to_owned()))
     }
+}
+
+/// Our service, with its data in `directory`.
+pub fn ours(directory: &Path, port: u16) -> Command {
+    let mut command = Command::new(example("bench_service"));
+    command.env("PORT", port.to_string()).env("MODELYARD_DATA__DIR", directory.join("data"));
+    command.current_dir(directory);
+    command
 }
 
 fn example(name: &str) -> PathBuf {
@@ -150,6 +150,14 @@ pub struct Server {
 }
 
 impl Server {
+    /// Starts one that is to listen on `port`, and waits until it is healthy.
+    pub fn start(command: &mut Command, directory: TempDir, port: u16) -> Result<Server> {
+        let began = Instant::now();
+        let mut kept = Kept::start(command, directory, "TERM")?;
+        http::wait_until_healthy(&mut kept, port, Duration::from_secs(60))?;
+        Ok(Server { port, start: began.elapsed(), kept })
+    }
+
     pub fn cpu_time(&self) -> Duration {
         process::cpu_time(self.kept.id())
     }

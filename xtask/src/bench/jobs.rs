@@ -1,19 +1,25 @@
 //! `cargo xtask bench jobs`: jobs that do nothing, through the engine on both databases, through a
 //! loop that is written by hand on the same PostgreSQL, and through Procrastinate, also there. Each
-//! has a database of its own; they take turns, in an order that turns as well.
+//! has a database of its own; they take turns, in an order that turns as well. Last, how soon the
+//! service answers while a function computes on every core.
 
-use std::{collections::HashMap, fs, path::PathBuf, process::Command};
+use std::{collections::HashMap, fs, path::PathBuf, process::Command, thread};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{
+    contestant::{self, Server},
+    load::Load,
+    measure::{self, milliseconds},
+    payload::Payload,
     process,
     report::{self, rustc, show, times},
     serve::median,
 };
 use crate::{
+    http::{self, Connection},
     postgres::Postgres,
     python::{self, Environment},
     shell::{self, cargo},
@@ -75,6 +81,14 @@ pub fn run(arguments: &[&str]) -> Result<()> {
                 let Some(figure) = figure.as_f64() else { continue };
                 figures.entry((contestant, what)).or_default().push(figure);
             }
+        }
+    }
+    for _ in 0..options.repeats {
+        let load = health_while_computing()?;
+        for (what, percent) in [("computing_p50_ms", 50), ("computing_p99_ms", 99)] {
+            let figure = milliseconds(load.percentile(percent));
+            println!("  {what} {figure:.2}");
+            figures.entry((OursOnSqlite, what.to_owned())).or_default().push(figure);
         }
     }
     let text = render(&options, &figures, &stable, &postgres)?;
@@ -159,6 +173,20 @@ impl Stable {
     }
 }
 
+/// `GET /health`, due every 10 ms, while a function computes on every core for seconds.
+fn health_while_computing() -> Result<Load> {
+    let cores = thread::available_parallelism()?.get();
+    let (directory, port) = (TempDir::with_prefix("modelyard-bench-")?, http::free_port()?);
+    let mut command = contestant::ours(directory.path(), port);
+    command.env("MODELYARD_JOBS__CONCURRENCY", cores.to_string());
+    let server = Server::start(&mut command, directory, port)?;
+    let config = json!({"name": "computes", "data": {"compute_seconds": 4.0}}).to_string();
+    let mut connection = Connection::open(port)?;
+    let made = connection.send("POST", "/api/v1/configs", config.as_bytes())?.json()?;
+    let id = made["id"].as_str().context("no config has an id")?;
+    measure::health_while_training(&server, &Payload::new(id, 250, 5), cores)
+}
+
 fn render(
     options: &Options,
     figures: &Figures,
@@ -220,6 +248,14 @@ fn render(
         let [peer, by_hand, ours, sqlite] = ALL.map(|it| show(of(it, key)));
         line(&format!("| {what} | {peer} | {by_hand} | {ours} | {sqlite} | {aim} |"));
     }
+    line("");
+    let computing = |what: &str| show(of(OursOnSqlite, what));
+    line(&format!(
+        "While a train function computes on every core, `GET /health` takes {} ms at p50 and {} ms at \
+         p99 (aim: < 20).",
+        computing("computing_p50_ms"),
+        computing("computing_p99_ms"),
+    ));
     Ok(text)
 }
 

@@ -124,7 +124,7 @@ fn once(
         }
     }
     for (contestant, server, payloads) in visits() {
-        let load = measure::health_while_training(server, &payloads[2])?;
+        let load = measure::health_while_training(server, &payloads[2], 5)?;
         results.add(contestant, "training.p50_ms", milliseconds(load.percentile(50)));
         results.add(contestant, "training.p99_ms", milliseconds(load.percentile(99)));
         results.add(contestant, "training.took_ms", milliseconds(load.elapsed));
