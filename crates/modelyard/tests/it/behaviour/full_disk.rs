@@ -1,8 +1,7 @@
 //! Disks that are full and directories that may not be written: clear errors, nothing half-written.
 
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
@@ -12,7 +11,9 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::support::program::{BINARY, Program, Project, plain};
-use crate::support::{assert_problem, config, ended, files, running, text, train_with, until};
+use crate::support::{
+    assert_problem, config, ended, files, fill, running, text, train_with, until,
+};
 
 /// `modelyard serve` with its data on a disk of 16 megabytes.
 ///
@@ -138,17 +139,6 @@ fn a_full_disk_is_told_and_nothing_is_half_written() {
         }
         config(client, json!({})).await;
     });
-}
-
-/// Fills a disk to the last byte, and gives the file that does it.
-fn fill(data: &Path) -> PathBuf {
-    let ballast = data.join("ballast");
-    let mut file = fs_err::File::create(&ballast).unwrap();
-    for size in [1_000_000, 10_000, 100, 1] {
-        let bytes = vec![0; size];
-        while file.write_all(&bytes).is_ok() && file.metadata().unwrap().len() < 40_000_000 {}
-    }
-    ballast
 }
 
 #[test]

@@ -164,8 +164,8 @@ impl Load {
                     self.promises.lock().push(promise.clone());
                     return promise;
                 }
-                // Busy, or the first try is still under way.
-                Some(answer) if matches!(answer.status.as_u16(), 409 | 429 | 503) => {}
+                // Busy, without a database or room for it, or the first try is still under way.
+                Some(answer) if matches!(answer.status.as_u16(), 409 | 429 | 503 | 507) => {}
                 Some(answer) => panic!("{key}: {} {}", answer.status, answer.body),
                 None => {}
             }
@@ -188,7 +188,7 @@ impl Load {
                     return;
                 }
                 Some(answer) if answer.body["code"] == "job_ended" => return,
-                Some(answer) if matches!(answer.status.as_u16(), 409 | 503) => {}
+                Some(answer) if matches!(answer.status.as_u16(), 409 | 503 | 507) => {}
                 Some(answer) => panic!("{key}: {} {}", answer.status, answer.body),
                 None => {}
             }

@@ -5,7 +5,8 @@ mod model;
 pub mod postgres;
 pub mod program;
 
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use modelyard::settings::{Options, Settings};
@@ -66,6 +67,17 @@ pub fn files(directory: &Path) -> Vec<String> {
         }
     }
     found
+}
+
+/// Fills a disk to the last byte, and gives the file that does it.
+pub fn fill(directory: &Path) -> PathBuf {
+    let ballast = directory.join("ballast");
+    let mut file = fs_err::File::create(&ballast).unwrap();
+    for size in [1_000_000, 10_000, 100, 1] {
+        let bytes = vec![0; size];
+        while file.write_all(&bytes).is_ok() && file.metadata().unwrap().len() < 200_000_000 {}
+    }
+    ballast
 }
 
 /// Checks that a refusal is one: 4xx, with the contract's body. Anything else fails with `what`.

@@ -33,13 +33,42 @@ impl Postgres {
         initdb.args(["--no-sync", "--pgdata=data"]);
         let made = initdb.output().await.unwrap();
         assert!(made.status.success(), "{made:?}");
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
+        let port = free_port();
         let server = server(&programs, directory.path(), port);
         let it = Self { programs, port, server, directory };
         it.answers().await;
         it
+    }
+
+    /// Makes one whose data, but for its log, is on a disk of so many megabytes: a file system of the
+    /// process's own, which goes with it. [`Postgres::data`] is where it can be reached.
+    pub async fn on_a_small_disk(megabytes: usize) -> Self {
+        /// Mounting takes root, if only in a name space of its own, and PostgreSQL refuses root: so
+        /// there is somebody else in another name space inside.
+        const SMALL: &str = r#"
+            mkdir disk && mount -t tmpfs -o "size=$3m" none disk
+            exec unshare --user --map-user=1000 --map-group=1000 sh -ec '
+                "$1/initdb" --username=postgres --auth=trust --encoding=UTF8 --locale=C --no-sync \
+                    --waldir="$PWD/wal" --pgdata=disk/data >&2
+                exec "$1/postgres" -D disk/data -p "$2" -c listen_addresses=127.0.0.1 \
+                    -c unix_socket_directories= -c fsync=off' sh "$1" "$2"
+        "#;
+        let directory = TempDir::with_prefix("modelyard-postgres-").unwrap();
+        let (programs, port) = (programs(), free_port());
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-ec", SMALL, "sh"]);
+        command.arg(&programs).args([port.to_string(), megabytes.to_string()]);
+        let server = run(command.current_dir(directory.path()), directory.path());
+        let it = Self { programs, port, server, directory };
+        it.answers().await;
+        it
+    }
+
+    /// Its data directory, as the process sees it.
+    pub fn data(&self) -> PathBuf {
+        let directory = self.directory.path().strip_prefix("/").unwrap();
+        let root = Path::new("/proc").join(self.server.id().unwrap().to_string()).join("root");
+        root.join(directory).join("disk/data")
     }
 
     /// Its address.
@@ -69,12 +98,22 @@ impl Postgres {
     }
 }
 
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 fn server(programs: &Path, directory: &Path, port: u16) -> Child {
-    let log = fs_err::OpenOptions::new().create(true).append(true).open(directory.join("log"));
     let mut command = command(programs, "postgres", directory);
     command.args(["-D", "data", "-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
     // The system goes on when the server does not, so what was written is there.
     command.args(["-c", "unix_socket_directories=", "-c", "fsync=off"]);
+    run(&mut command, directory)
+}
+
+fn run(command: &mut Command, directory: &Path) -> Child {
+    let log = fs_err::OpenOptions::new().create(true).append(true).open(directory.join("log"));
+    command.env("LC_ALL", "C");
     command.kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(log.unwrap().into_parts().0).spawn().unwrap()
 }
