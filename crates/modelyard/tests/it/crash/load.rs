@@ -313,6 +313,9 @@ impl Load {
     async fn follow_one(&self, path: &str) {
         let Some(client) = self.server.borrow().clone() else { return };
         let Ok(mut stream) = client.request(Method::GET, path).try_open().await else { return };
+        if stream.status != 200 {
+            return;
+        }
         let mut end = None;
         while let Ok(Ok(Some(event))) = tokio::time::timeout(ANSWER, stream.try_next_event()).await
         {
