@@ -21,7 +21,7 @@ const MOST_REMEMBERED: usize = 1 << 20;
 pub struct Sizes {
     /// Rows of a chunk; groups stay whole.
     pub rows: u64,
-    /// Bytes of the file in a chunk.
+    /// Bytes of memory that a chunk takes.
     pub bytes: usize,
     /// Whether each group is a chunk of its own.
     pub by_group: bool,
@@ -139,7 +139,7 @@ impl Chunker {
         Self { sizes, group_by, done: 0, current: None, seen, failures }
     }
 
-    /// Takes the next row, which takes so many bytes of the file. Gives the chunk before it when that
+    /// Takes the next row, which takes so many bytes of memory. Gives the chunk before it when that
     /// is complete.
     pub fn push(
         &mut self,
@@ -263,7 +263,7 @@ impl Current {
     }
 }
 
-/// The same on every machine and in every version, as chunks have to be.
+/// Groups are told apart by it within one reading.
 fn hash(group: &Cell) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(group)
 }

@@ -4,6 +4,7 @@ use modelyard_kernel::Ulid;
 use modelyard_kernel::form::{Bounds, Node, Object};
 use modelyard_run::artifact::ArtifactId;
 use modelyard_run::config::ConfigId;
+use modelyard_run::frame::Cell;
 use serde::{Deserialize, Serialize};
 
 use super::chunk::{Sizes, Unusable};
@@ -22,8 +23,8 @@ const MOST_CHUNK_ROWS: i64 = 100_000;
 /// Chunks of one batch. Each is a row in the journal of its job, so in a large file they have more
 /// rows than was asked for.
 const MOST_CHUNKS: u64 = 2000;
-/// Bytes of the file in a chunk; more in a file that would have too many of them.
-const CHUNK_BYTES: u64 = 8 << 20;
+/// Bytes of memory that the rows of a chunk take; more in a file that would have too many of them.
+const CHUNK_BYTES: u64 = 16 << 20;
 /// Trainings of one batch.
 pub(super) const MOST_TRAININGS: u64 = 2000;
 /// Chunks at a time unless the request says otherwise, and at most.
@@ -171,7 +172,12 @@ impl Batch {
     /// When a chunk is large enough: as was asked for, or larger when there would be too many.
     pub fn sizes(&self, operation: Operation) -> Sizes {
         let rows = self.options.chunk_rows.max(self.shape.rows().div_ceil(MOST_CHUNKS));
-        let bytes = CHUNK_BYTES.max(self.size_bytes.div_ceil(MOST_CHUNKS));
+        let cells = match &self.shape {
+            Shape::Table(layout) => layout.rows.saturating_mul(layout.columns.len() as u64),
+            Shape::Items(_) => 0,
+        };
+        let all = self.size_bytes.saturating_add(cells.saturating_mul(size_of::<Cell>() as u64));
+        let bytes = CHUNK_BYTES.max(all.div_ceil(MOST_CHUNKS));
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         Sizes { rows, bytes, by_group: operation == Operation::Train }
     }
@@ -279,7 +285,7 @@ mod tests {
     #[test]
     fn chunks_grow_with_the_file_so_that_there_are_not_too_many() {
         let sizes = |rows, bytes| batch(rows, bytes).sizes(Operation::Predict);
-        let small = Sizes { rows: 10, bytes: 8 << 20, by_group: false };
+        let small = Sizes { rows: 10, bytes: 16 << 20, by_group: false };
         assert_eq!(sizes(1, 1), small);
         assert_eq!(sizes(20_000, 1 << 30), small);
         assert_eq!(sizes(10_000_000, 1).rows, 5000);

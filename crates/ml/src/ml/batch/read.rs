@@ -1,6 +1,8 @@
 //! A file from its bytes to what is done with it: a first look while it comes, and later its chunks.
 //! No I/O in this file.
 
+use modelyard_run::frame::Cell;
+
 use super::chunk::{Chunk, Chunker, Content, Failures, Sizes};
 use super::model::Shape;
 use super::split::{Broken, Format, Record, Splitter};
@@ -168,7 +170,7 @@ impl Reader {
             let row = self.rows;
             match &mut self.into {
                 Into::Table { layout, places, chunker } => {
-                    let bytes = record.bytes();
+                    let bytes = record.bytes() + layout.columns.len() * size_of::<Cell>();
                     chunks.extend(chunker.push(row, bytes, layout.read(places, &record)));
                 }
                 Into::Items(failures) => {
