@@ -128,7 +128,7 @@ pub(super) struct Machine {
     /// How long jobs of a lane took of late.
     pace: Mutex<HashMap<Lane, Duration>>,
     /// Places for jobs: of each service, of the queues that have fewer, and of all.
-    places: Mutex<HashMap<(Arc<str>, Option<Arc<str>>), Arc<Semaphore>>>,
+    places: Mutex<HashMap<PlaceKey, Arc<Semaphore>>>,
     all_places: Arc<Semaphore>,
     look: Notify,
     /// Whether jobs were added here of which the others have not heard.
@@ -141,6 +141,9 @@ pub(super) struct Machine {
     pub(super) added: Arc<Together<Added>>,
     pub(super) completed: Arc<Together<Completed>>,
 }
+
+/// A service, and one of its queues where that has fewer places.
+type PlaceKey = (Arc<str>, Option<Arc<str>>);
 
 /// A job that runs in this process.
 #[derive(Clone, Debug)]
@@ -327,7 +330,7 @@ impl Machine {
         held
     }
 
-    fn places_of(&self, key: (Arc<str>, Option<Arc<str>>), most: usize) -> Arc<Semaphore> {
+    fn places_of(&self, key: PlaceKey, most: usize) -> Arc<Semaphore> {
         let mut places = self.places.lock();
         Arc::clone(places.entry(key).or_insert_with(|| Arc::new(Semaphore::new(most.max(1)))))
     }

@@ -20,19 +20,19 @@ const PARTS: usize = 4;
 
 on_both_databases! {
     async fn killed_at_places_of_the_first_part_it_keeps_what_it_promised(database: TestDatabase) {
-        walk(&Site::new(&database.url, 2), 0).await;
+        Box::pin(walk(&Site::new(&database.url, 2), 0)).await;
     }
 
     async fn killed_at_places_of_the_second_part_it_keeps_what_it_promised(database: TestDatabase) {
-        walk(&Site::new(&database.url, 2), 1).await;
+        Box::pin(walk(&Site::new(&database.url, 2), 1)).await;
     }
 
     async fn killed_at_places_of_the_third_part_it_keeps_what_it_promised(database: TestDatabase) {
-        walk(&Site::new(&database.url, 2), 2).await;
+        Box::pin(walk(&Site::new(&database.url, 2), 2)).await;
     }
 
     async fn killed_at_places_of_the_fourth_part_it_keeps_what_it_promised(database: TestDatabase) {
-        walk(&Site::new(&database.url, 2), 3).await;
+        Box::pin(walk(&Site::new(&database.url, 2), 3)).await;
     }
 }
 
