@@ -250,6 +250,7 @@ impl Load {
                 self.look_at_one(&it.submitted.job).await;
             }
             if open.is_empty() {
+                println!("all was kept after {:?}", began.elapsed());
                 return;
             }
             assert!(began.elapsed() < PATIENCE, "what was promised does not come: {open:#?}");
