@@ -6,6 +6,7 @@ of our side, and prints the same JSON. The worker is a process of its own, as it
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import statistics
@@ -135,6 +136,8 @@ async def measure(server: str, jobs: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    # That the app is made in the main module matters to its own command line only.
+    logging.getLogger("procrastinate").setLevel(logging.ERROR)
     if sys.argv[1] == "work":
         asyncio.run(work(sys.argv[2], sys.argv[3]))
     else:

@@ -13,10 +13,17 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("we were built in it")
 }
 
-/// The cargo that runs us, in the workspace's root.
+/// The cargo that runs us, in the workspace's root. It is not told which package we are: some build
+/// scripts look at that, and would run again after each build that was begun by hand.
 pub fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
+    for (name, _) in env::vars_os() {
+        let ours = name.to_string_lossy();
+        if ours.starts_with("CARGO_PKG_") || ours.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 

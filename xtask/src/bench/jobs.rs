@@ -124,9 +124,10 @@ struct Stable {
 
 impl Stable {
     fn prepare() -> Result<Stable> {
-        let arguments =
-            ["build", "--release", "--package", "modelyard-flow", "--example", "jobs_load"];
-        shell::run(&mut cargo(&arguments))?;
+        for (package, example) in [("modelyard-flow", "jobs_load"), ("xtask", "bench_service")] {
+            let arguments = ["build", "--release", "--package", package, "--example", example];
+            shell::run(&mut cargo(&arguments))?;
+        }
         let directory = shell::target().join("bench/jobs-peer");
         fs::create_dir_all(shell::target().join("bench"))?;
         let requirements = shell::root().join("xtask/bench/requirements-jobs.txt");
