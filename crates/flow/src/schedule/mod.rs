@@ -37,8 +37,8 @@ use crate::job::Jobs;
 
 pub use http::FIELDS;
 pub use model::{
-    Begun, GRACE, HISTORY, MAX_CATCH_UP, Misfire, NewSchedule, NewTrigger, Outcome, Overlap, Run,
-    Schedule, ScheduleId, Target, Trigger, Upcoming,
+    Begun, GRACE, HISTORY, MAX_CATCH_UP, Misfire, NewSchedule, NewTrigger, Overlap, Run, Schedule,
+    ScheduleId, Target, TickOutcome, Trigger, Upcoming,
 };
 pub use ticker::Looked;
 
@@ -402,11 +402,11 @@ impl Schedules {
             run.tick_at = Time::from_micros(run.tick_at.micros() + 1);
         }
         let next = schedule.next_tick.zip(schedule.next_at);
-        let last = (run.outcome == Outcome::Fired).then_some(now);
+        let last = (run.outcome == TickOutcome::Fired).then_some(now);
         store::advance(conn, scope, id, next, last).await?;
         store::trim(conn, scope, id, schedule.overlap).await?;
         let message = match run.outcome {
-            Outcome::Fired => format!("Job of schedule {id} submitted"),
+            TickOutcome::Fired => format!("Job of schedule {id} submitted"),
             _ => format!("A job of schedule {id} waits already"),
         };
         Ok(Begun { job_id, message })
@@ -422,7 +422,7 @@ impl Schedules {
         now: Time,
     ) -> Result<Run> {
         let id = schedule.id;
-        let outcome = Outcome::SkippedOverlap;
+        let outcome = TickOutcome::SkippedOverlap;
         let mut run =
             Run { tick_at, fired_at: now, outcome, manual: false, job_id: None, error: None };
         let launcher = self.launcher(&schedule.target.kind)?;
@@ -441,7 +441,7 @@ impl Schedules {
         let waits =
             schedule.overlap == Overlap::Queue && store::has_begun(conn, scope, id, job).await?;
         if !waits {
-            run.outcome = Outcome::Fired;
+            run.outcome = TickOutcome::Fired;
         }
         Ok(run)
     }

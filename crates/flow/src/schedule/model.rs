@@ -106,7 +106,7 @@ words! {
 
 words! {
     /// What became of a tick.
-    Outcome {
+    TickOutcome {
         /// A job was begun.
         Fired = "fired",
         /// An earlier job of the schedule had not ended, or one waits already.
@@ -401,7 +401,7 @@ pub struct Run {
     #[schema(value_type = String, format = DateTime)]
     pub fired_at: Time,
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: TickOutcome,
     /// Whether somebody asked for it with `$run-now`.
     pub manual: bool,
     /// The job that was begun, or that waits already.

@@ -289,8 +289,8 @@ fn every_word_is_read_back_from_its_name() {
     for name in Overlap::NAMES {
         assert_eq!(json!(Overlap::from_value(Column::from(*name)).unwrap()), **name);
     }
-    for name in Outcome::NAMES {
-        assert_eq!(json!(Outcome::from_value(Column::from(*name)).unwrap()), **name);
+    for name in TickOutcome::NAMES {
+        assert_eq!(json!(TickOutcome::from_value(Column::from(*name)).unwrap()), **name);
     }
 }
 

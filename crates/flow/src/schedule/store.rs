@@ -3,7 +3,7 @@
 use modelyard_kernel::db::{Conn, Query, Result, Value, scoped};
 use modelyard_kernel::{Scope, Time, Ulid};
 
-use super::model::{HISTORY, Outcome, Overlap, Run, Schedule, ScheduleId, Target, Trigger};
+use super::model::{HISTORY, Overlap, Run, Schedule, ScheduleId, Target, TickOutcome, Trigger};
 
 /// False when the id is taken.
 pub(super) async fn insert(conn: &mut Conn, scope: &Scope, it: &Schedule) -> Result<bool> {
@@ -203,7 +203,7 @@ pub(super) async fn trim(
         ),
     )
     .bind(id)
-    .bind(Outcome::Fired)
+    .bind(TickOutcome::Fired)
     .bind(overlap != Overlap::Skip)
     .execute(conn)
     .await
@@ -255,7 +255,7 @@ pub(super) async fn open_jobs(conn: &mut Conn, scope: &Scope, id: ScheduleId) ->
          ORDER BY tick_at DESC",
     )
     .bind(id)
-    .bind(Outcome::Fired)
+    .bind(TickOutcome::Fired)
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(|it| it.0).collect())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use modelyard_kernel::{Conn, Failure, Kind, Result, Scope, Time};
 
-use super::model::{GRACE, Outcome, Plan, Run, ScheduleId, storable};
+use super::model::{GRACE, Plan, Run, ScheduleId, TickOutcome, storable};
 use super::{Schedules, WRITE, store, unreadable};
 
 /// Changes in this process wake the loop; this is for those of others, and for what they leave when
@@ -178,7 +178,7 @@ impl Schedules {
             && store::run_at(conn, scope, id, tick).await?.is_none()
         {
             let run = self.begin(conn, scope, &schedule, tick, now).await?;
-            begun = run.outcome == Outcome::Fired;
+            begun = run.outcome == TickOutcome::Fired;
             if !store::add_run(conn, scope, id, &run).await? {
                 let detail = "another node has begun the job of this tick";
                 return Err(Failure::conflict("concurrent_change", detail));
@@ -211,7 +211,8 @@ impl Schedules {
             store::add_run(conn, scope, id, &missed(tick_at, now)).await?;
         }
         if let Some(tick_at) = fire {
-            let run = Run { outcome: Outcome::Failed, error: Some(error), ..missed(tick_at, now) };
+            let run =
+                Run { outcome: TickOutcome::Failed, error: Some(error), ..missed(tick_at, now) };
             store::add_run(conn, scope, id, &run).await?;
         }
         let next = next.map(|it| (it, schedule.due(it)));
@@ -223,7 +224,7 @@ impl Schedules {
 
 /// A tick that nothing comes of.
 fn missed(tick_at: Time, now: Time) -> Run {
-    let outcome = Outcome::SkippedMisfire;
+    let outcome = TickOutcome::SkippedMisfire;
     Run { tick_at, fired_at: now, outcome, manual: false, job_id: None, error: None }
 }
 

@@ -213,3 +213,30 @@ fn tables_are_seen_in_sql() {
     );
     assert_eq!(tables("the configs of a service, from jobs"), BTreeSet::new());
 }
+
+#[test]
+fn no_two_schemas_of_the_document_have_one_name() {
+    // The document would have one of them, and say of the other what is not true.
+    let mut named: BTreeMap<String, String> = BTreeMap::new();
+    for (path, text) in sources() {
+        let derives = text.match_indices("ToSchema").map(|it| it.0);
+        for at in derives.filter(|at| text[..*at].rsplit('\n').next().unwrap().contains("derive("))
+        {
+            let rest = &text[at..];
+            let end = rest.find(['{', ';']).unwrap_or(rest.len());
+            let head = &rest[..end];
+            let words: Vec<&str> = rest.split_whitespace().collect();
+            let kind = words.iter().position(|it| matches!(*it, "struct" | "enum"));
+            let Some(name) = kind.and_then(|it| words.get(it + 1)) else { continue };
+            let name = name.split(['<', '(', '{', ';']).next().unwrap();
+            let name = head
+                .split_once("schema(as = ")
+                .and_then(|it| it.1.split(')').next())
+                .unwrap_or(name);
+            if let Some(other) = named.insert(name.to_owned(), path.clone()) {
+                panic!("`{name}` is a schema of {other} and of {path}");
+            }
+        }
+    }
+    assert!(named.len() > 40, "only {} schemas were found", named.len());
+}
