@@ -60,7 +60,7 @@ pub(super) async fn claim(
             " FOR UPDATE SKIP LOCKED",
         ),
     };
-    query(format!(
+    let mut claimed: Vec<Claimed> = query(format!(
         "WITH due AS (
              SELECT id FROM jobs
              WHERE tenant_id = $1 AND service_id = $2 AND queue = $3 AND status = 'pending'
@@ -83,7 +83,10 @@ pub(super) async fn claim(
     // Of the present moment, so that it is not that of a claim which was undone.
     .bind(now.micros())
     .fetch_all(conn)
-    .await
+    .await?;
+    // What an update returns is in no order.
+    claimed.sort_by_key(Claimed::turn);
+    Ok(claimed)
 }
 
 /// Puts back what this node was doing when it died. Returns how many jobs that is.

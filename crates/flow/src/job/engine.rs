@@ -2,11 +2,15 @@
 //! that the process lives, one listener that hears of other processes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 use modelyard_kernel::db::notify;
 use modelyard_kernel::{Background, Clock, Db, Result, Time, Ulid, Work, failpoint};
 use parking_lot::Mutex;
@@ -156,13 +160,20 @@ pub(super) struct Running {
 }
 
 /// The worker's end of a job that runs.
-#[derive(Debug)]
 pub(super) struct Task {
     pub(super) lane: Lane,
     pub(super) work: Option<Work>,
     pub(super) job: Claimed,
     pub(super) cancel: CancellationToken,
     pub(super) ended: watch::Sender<bool>,
+    /// Its place, once there is one.
+    pub(super) place: Pin<Box<MaybeDone<BoxFuture<'static, Vec<OwnedSemaphorePermit>>>>>,
+}
+
+impl std::fmt::Debug for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Task").field(&self.job.id).finish()
+    }
 }
 
 impl Engine {
@@ -314,7 +325,7 @@ impl Machine {
     }
 
     /// Waits for a place to do a job of a lane in.
-    pub(super) async fn place(&self, lane: &Lane) -> Vec<OwnedSemaphorePermit> {
+    async fn place(self: Arc<Self>, lane: Lane) -> Vec<OwnedSemaphorePermit> {
         let (service, queue) = (lane.service.clone(), lane.queue.clone());
         let mut wanted = vec![self.places_of((service.clone(), None), self.options.concurrency)];
         if let Some(most) = self.options.queues.get(&*queue) {
@@ -453,7 +464,13 @@ impl Dispatcher {
             let claimed = claim(engine, &lane, most).await?;
             self.turns += 1;
             self.served.insert(lane, self.turns);
-            for task in claimed {
+            for mut task in claimed {
+                // Places are given in the order in which they were first asked for.
+                poll_fn(|cx| {
+                    let _not_yet = task.place.as_mut().poll(cx);
+                    Poll::Ready(())
+                })
+                .await;
                 machine.background.spawn(worker::work(engine.clone(), task));
             }
         }
@@ -540,7 +557,8 @@ async fn claim(engine: &Engine, lane: &Lane, most: usize) -> Result<Vec<Task>> {
             stale.cancel.cancel();
         }
         let work = machine.work(&lane.service, &job.kind);
-        Task { lane: lane.clone(), work, job, cancel, ended }
+        let place = Box::pin(maybe_done(Arc::clone(&engine.0).place(lane.clone()).boxed()));
+        Task { lane: lane.clone(), work, job, cancel, ended, place }
     });
     Ok(tasks.collect())
 }

@@ -2,6 +2,7 @@
 
 #![expect(single_use_lifetimes, reason = "in what `ToSchema` derives")]
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -419,12 +420,19 @@ pub(super) struct Claimed {
     pub(super) lost: i64,
     pub(super) deadline_at: Option<Time>,
     revision: i64,
+    priority: i64,
+    run_at: Option<Time>,
 }
 
 columns!(Claimed: id, kind, input, input_bytes, promised_id, token, attempt, max_attempts, lost,
-    deadline_at, revision);
+    deadline_at, revision, priority, run_at);
 
 impl Claimed {
+    /// Where it stands among those that were claimed with it.
+    pub(super) fn turn(&self) -> (Reverse<i64>, Option<Time>, JobId) {
+        (Reverse(self.priority), self.run_at, self.id)
+    }
+
     /// Whether nobody has claimed it before.
     pub(super) fn is_fresh(&self) -> bool {
         self.revision <= 1

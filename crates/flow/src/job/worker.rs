@@ -24,14 +24,15 @@ const LET_GO: Duration = Duration::from_secs(4);
 
 pub(super) async fn work(engine: Engine, task: Task) {
     let machine = &*engine.0;
-    let Task { lane, work, job, cancel, ended } = task;
+    let Task { lane, work, job, cancel, ended, mut place } = task;
     let hold = Hold { job: job.id, token: job.token };
     let system = Caller::system("jobs", &lane.tenant, &lane.service);
     let tries = job.attempt - job.lost;
     let max_attempts = job.max_attempts;
     let policy = work.as_ref().map_or_else(Policy::default, |it| it.policy);
-    let place = tokio::time::timeout(NO_PLACE, machine.place(&lane)).await;
-    let outcome = if place.is_ok() {
+    let found = tokio::time::timeout(NO_PLACE, place.as_mut()).await.is_ok();
+    let held = place.as_mut().take_output();
+    let outcome = if found {
         let began = Instant::now();
         let outcome = tokio::select! {
             biased;
@@ -45,7 +46,7 @@ pub(super) async fn work(engine: Engine, task: Task) {
         machine.note_pace(&lane, None);
         None
     };
-    drop(place);
+    drop((held, place));
     let stopping = machine.background.stopping().is_cancelled();
     let next = match outcome {
         Some(Ok(())) => None,
