@@ -19,7 +19,8 @@ const MOST: usize = 256;
 /// Statements under way at a time: the server has one wait for the disk serve several of them.
 const WRITERS: usize = 4;
 
-/// What waits to be written with others of its kind. While as many statements as may be are under way, the next changes gather.
+/// What waits to be written with others of its kind. While as many statements as may be are under way,
+/// the next changes gather.
 #[derive(Debug)]
 pub(super) struct Together<T>(Mutex<Gathered<T>>);
 
