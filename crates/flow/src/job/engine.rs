@@ -215,11 +215,6 @@ impl Engine {
         Jobs::new(self.clone())
     }
 
-    /// Which process this is, in leases and local steps.
-    pub fn node(&self) -> &str {
-        &self.0.node
-    }
-
     /// Unfinished jobs that have done local steps on this node: what their work left on this machine is
     /// still of use.
     ///
