@@ -3,7 +3,9 @@ ALTER TABLE jobs ADD COLUMN queue        {text}  NOT NULL DEFAULT 'default';
 ALTER TABLE jobs ADD COLUMN priority     BIGINT  NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN label        {text};
 ALTER TABLE jobs ADD COLUMN owner        {text};
+-- Of those with the same one, one may wait, and one may run: a job that is claimed keeps the second only.
 ALTER TABLE jobs ADD COLUMN unique_key   {text};
+ALTER TABLE jobs ADD COLUMN serial_key   {text};
 -- The dead letter that this is another try of.
 ALTER TABLE jobs ADD COLUMN retry_of     {text};
 ALTER TABLE jobs ADD COLUMN run_at       {time};
@@ -28,6 +30,8 @@ CREATE INDEX jobs_running ON jobs (node) WHERE status = 'running';
 CREATE INDEX jobs_ended ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 CREATE UNIQUE INDEX jobs_unique ON jobs (tenant_id, service_id, kind, unique_key)
     WHERE status = 'pending' AND unique_key IS NOT NULL;
+CREATE INDEX jobs_serial ON jobs (tenant_id, service_id, kind, serial_key)
+    WHERE serial_key IS NOT NULL AND status IN ('pending', 'running');
 
 -- Inputs that are too large to be written again with every change of their job. They are written before
 -- their job, so nothing here refers to it.

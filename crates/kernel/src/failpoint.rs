@@ -11,6 +11,9 @@ pub const PLACES: &[&str] = &[
     "job.claimed",
     "step.done",
     "step.journaled",
+    "note.begins",
+    "note.written",
+    "batch.stored",
     "train.ran",
     "train.noted",
     "train.stored",
@@ -18,6 +21,8 @@ pub const PLACES: &[&str] = &[
     "publish.done",
     "job.ending",
     "job.ended",
+    "schedule.fires",
+    "schedule.fired",
 ];
 
 /// Ends the process here, if that was asked for.

@@ -33,7 +33,7 @@ pub struct AskingParams {
     /// What the job is called.
     #[param(required = false, max_length = 200)]
     label: Option<String>,
-    /// The queue to wait in; that of its kind unless given.
+    /// The queue to wait in, one of the service's; that of its kind unless given.
     #[param(required = false)]
     queue: Option<String>,
     /// Those with a higher one go first; from -100 to 100, 0 unless given.
@@ -81,15 +81,15 @@ impl<S: Sync> FromRequestParts<S> for Asking {
         let report = Report::new();
         let number = |name, bounds: Bounds| query_int(&report, name, query.get(name), &bounds);
         let priority = number("priority", Bounds::none().at_least(-100).at_most(100));
-        let longest = 366 * 24 * 60 * 60;
+        let longest = i64::try_from(MAX_AHEAD).unwrap_or(i64::MAX);
         let deadline = number("deadline_seconds", Bounds::none().at_least(1).at_most(longest));
         let max_attempts = number("max_attempts", Bounds::none().at_least(1).at_most(100));
         report.finish().map_err(Failure::violations)?;
         let label = query.get("label").map(|it| it.chars().take(MAX_LABEL + 1).collect::<String>());
         if let Some(label) = &label
-            && (label.chars().count() > MAX_LABEL || label.contains('\0'))
+            && (label.chars().count() > MAX_LABEL || label.contains(char::is_control))
         {
-            let detail = format!("a label has at most {MAX_LABEL} characters, none of them zero");
+            let detail = format!("a label is one line of at most {MAX_LABEL} characters");
             return Err(Failure::bad_request("label_invalid", detail));
         }
         let run_at = query.get("run_at").map(str::parse).transpose();
@@ -101,7 +101,7 @@ impl<S: Sync> FromRequestParts<S> for Asking {
             request: None,
             label,
             queue,
-            priority: priority.unwrap_or(0),
+            priority,
             run_at,
             deadline: seconds.map(Duration::from_secs),
             max_attempts,
@@ -109,6 +109,9 @@ impl<S: Sync> FromRequestParts<S> for Asking {
         Ok(Self { name, wishes })
     }
 }
+
+/// How far ahead a job may be asked for, and how long it may take, in seconds.
+pub(super) const MAX_AHEAD: u64 = 366 * 24 * 60 * 60;
 
 /// Characters of a label.
 const MAX_LABEL: usize = 200;

@@ -20,25 +20,42 @@ pub(super) struct Waiting {
     pub(super) due: i64,
     /// When the first of the others is.
     pub(super) next_at: Option<Time>,
+    /// When the first of all must be done.
+    pub(super) deadline_at: Option<Time>,
 }
 
-columns!(Waiting: tenant_id, service_id, queue, due, next_at);
+columns!(Waiting: tenant_id, service_id, queue, due, next_at, deadline_at);
 
-/// The lanes in which jobs wait, paused ones left out.
+/// The lanes in which jobs wait; in those that are paused none is due.
 pub(super) async fn survey(conn: &mut Conn, now: Time) -> Result<Vec<Waiting>> {
     query(
-        "SELECT tenant_id, service_id, queue,
-             COUNT(CASE WHEN run_at <= $1 THEN 1 END) AS due,
-             MIN(CASE WHEN run_at > $1 THEN run_at END) AS next_at
-         FROM jobs
-         WHERE status = 'pending' AND NOT EXISTS (
-             SELECT 1 FROM paused_queues WHERE paused_queues.tenant_id = jobs.tenant_id
-                 AND paused_queues.service_id = jobs.service_id
-                 AND paused_queues.queue = jobs.queue)
-         GROUP BY tenant_id, service_id, queue",
+        "SELECT jobs.tenant_id, jobs.service_id, jobs.queue,
+             COUNT(CASE WHEN paused_at IS NULL AND run_at <= $1 THEN 1 END) AS due,
+             MIN(CASE WHEN paused_at IS NULL AND run_at > $1 THEN run_at END) AS next_at,
+             MIN(deadline_at) AS deadline_at
+         FROM jobs LEFT JOIN paused_queues ON paused_queues.tenant_id = jobs.tenant_id
+             AND paused_queues.service_id = jobs.service_id
+             AND paused_queues.queue = jobs.queue
+         WHERE status = 'pending'
+         GROUP BY jobs.tenant_id, jobs.service_id, jobs.queue",
     )
     .bind(now)
     .fetch_all(conn)
+    .await
+}
+
+/// Fails what waits and cannot be done by its deadline any more; `error` says so. Returns how many jobs
+/// that is.
+pub(super) async fn fail_late(conn: &mut Conn, error: &str, now: Time) -> Result<u64> {
+    query(
+        "UPDATE jobs SET status = 'failed', error = $2, finished_at = $1, dead_letter = $3,
+             revision = revision + 1
+         WHERE status = 'pending' AND deadline_at <= $1",
+    )
+    .bind(now)
+    .bind(error)
+    .bind(true)
+    .execute(conn)
     .await
 }
 
@@ -51,6 +68,7 @@ pub(super) async fn claim(
     most: usize,
     now: Time,
 ) -> Result<Vec<Claimed>> {
+    // A key is unique among those that wait; one that waits again must not meet its successor.
     // Nodes that claim at the same moment pass over each other's rows. That a claim is on the disk need
     // not be waited for: one that a crash of the server undoes is as one that its node lost.
     let (at_once, skip) = match conn.dialect() {
@@ -66,9 +84,14 @@ pub(super) async fn claim(
              WHERE tenant_id = $1 AND service_id = $2 AND queue = $3 AND status = 'pending'
                  AND run_at <= $4 AND NOT EXISTS (
                      SELECT 1 FROM paused_queues
-                     WHERE tenant_id = $1 AND service_id = $2 AND queue = $3){at_once}
+                     WHERE tenant_id = $1 AND service_id = $2 AND queue = $3)
+                 AND (serial_key IS NULL OR NOT EXISTS (
+                     SELECT 1 FROM jobs AS other
+                     WHERE other.tenant_id = $1 AND other.service_id = $2
+                         AND other.kind = jobs.kind AND other.serial_key = jobs.serial_key
+                         AND other.status IN ('pending', 'running') AND other.id < jobs.id)){at_once}
              ORDER BY priority DESC, run_at, id LIMIT $6{skip})
-         UPDATE jobs SET status = 'running', started_at = $4, node = $5,
+         UPDATE jobs SET status = 'running', started_at = $4, node = $5, unique_key = NULL,
              token = CASE WHEN token < $7 THEN $7 ELSE token + 1 END, attempt = attempt + 1, revision = revision + 1
          WHERE tenant_id = $1 AND service_id = $2 AND id IN (SELECT id FROM due)
          RETURNING {}",
@@ -161,7 +184,7 @@ pub(super) async fn beat(db: &Db, beat: Beat) -> Result<Beaten, Failure> {
     .bind(&beat.node)
     .bind(beat.lease.map_or(0, millis))
     .bind(beat.takes_over)
-    .fetch_all(&mut db.conn().await?)
+    .fetch_all(&mut db.conn_aside().await?)
     .await?;
     let mut beaten = Beaten::default();
     for (job, token, taken_over) in found {
@@ -211,9 +234,22 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// What may go: everything about jobs that ended before `ended`, names of requests from before
-/// `keys`, inputs that nobody refers to, and nodes that are long gone.
-pub(super) async fn expire(conn: &mut Conn, ended: Time, keys: Time, now: Time) -> Result<u64> {
+/// From when on what may go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expiry {
+    /// Everything about jobs that ended before.
+    pub(super) ended: Time,
+    /// Names of requests from before.
+    pub(super) keys: Time,
+    /// What steps came to, of jobs that ended since.
+    pub(super) since: Time,
+    pub(super) now: Time,
+}
+
+/// Removes what has expired, inputs that nobody refers to, and nodes that are long gone. Returns how
+/// many jobs that is.
+pub(super) async fn expire(conn: &mut Conn, expiry: Expiry) -> Result<u64> {
+    let Expiry { ended, keys, since, now } = expiry;
     query(
         "DELETE FROM job_inputs WHERE created_at < $1 AND NOT EXISTS (
              SELECT 1 FROM jobs WHERE jobs.tenant_id = job_inputs.tenant_id
@@ -230,12 +266,12 @@ pub(super) async fn expire(conn: &mut Conn, ended: Time, keys: Time, now: Time) 
         .await?;
     // What steps came to is of no use after the end, and may be large.
     query(
-        "UPDATE job_steps SET result = $1 WHERE CAST(result AS TEXT) <> 'null' AND EXISTS (
-             SELECT 1 FROM jobs WHERE jobs.tenant_id = job_steps.tenant_id
-                 AND jobs.service_id = job_steps.service_id AND jobs.id = job_steps.job_id
-                 AND jobs.finished_at IS NOT NULL)",
+        "UPDATE job_steps SET result = $1 WHERE (tenant_id, service_id, job_id) IN (
+             SELECT tenant_id, service_id, id FROM jobs WHERE finished_at >= $2)
+             AND CAST(result AS TEXT) <> 'null'",
     )
     .bind(Json(()))
+    .bind(since)
     .execute(conn)
     .await?;
     query("DELETE FROM jobs WHERE finished_at < $1").bind(ended).execute(conn).await

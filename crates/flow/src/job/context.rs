@@ -190,7 +190,10 @@ impl Context {
         also: Also,
     ) -> Result<(), Failed> {
         let (now, also) = (self.clock().now(), Some(also));
-        self.write(Entry { also, replaces: true, ..Entry::new(name, value, now)? }).await
+        failpoint::reach("note.begins");
+        self.write(Entry { also, replaces: true, ..Entry::new(name, value, now)? }).await?;
+        failpoint::reach("note.written");
+        Ok(())
     }
 
     async fn write(&self, entry: Entry<'_>) -> Result<(), Failed> {
@@ -214,7 +217,10 @@ impl Context {
                     if let Some(also) = also {
                         also(conn, &scope).await?;
                     }
-                    Ok(journal::write(conn, &scope, hold.job, done, replaces).await?)
+                    match journal::write(conn, &scope, hold.job, done, replaces).await? {
+                        true => Ok(()),
+                        false => Err(taken_away()),
+                    }
                 }
                 .boxed()
             })
@@ -372,6 +378,8 @@ struct Said {
     progress: Option<Reported>,
     /// The number of the next line, once known.
     next: Option<i64>,
+    /// Whether the answer to the last commit may have been lost.
+    unsure: bool,
     flushes: bool,
 }
 
@@ -438,7 +446,7 @@ pub(super) async fn flush(
     if reports.is_empty() {
         return Ok(());
     }
-    let (progress, tail, lines, next) = {
+    let (progress, tail, lines, next, unsure) = {
         let mut said = reports.said.lock();
         let tail = said.tail_is_new.then(|| said.tail.iter().cloned().collect::<Vec<_>>());
         said.tail_is_new = false;
@@ -448,7 +456,7 @@ pub(super) async fn flush(
             let note = format!("[... {dropped} lines left out ...]");
             lines.insert(0, (*at, "system".to_owned(), note));
         }
-        (said.progress.take(), tail, lines, said.next)
+        (said.progress.take(), tail, lines, said.next, said.unsure)
     };
     let (kept, again) = (scope.clone(), lines.clone());
     let (shown, is_fresh) = (progress.clone(), reports.is_fresh);
@@ -460,30 +468,33 @@ pub(super) async fn flush(
             if lines.is_empty() {
                 return Ok(next);
             }
-            let first = match next {
-                Some(next) => next,
-                None if is_fresh => 1,
-                None => journal::last_line(conn, &kept, hold.job).await? + 1,
+            let expected = next.or(is_fresh.then_some(1));
+            let first = match expected {
+                Some(first) if !unsure => first,
+                _ => journal::last_line(conn, &kept, hold.job).await? + 1,
             };
+            // Those that are there although the answer to their commit was lost.
+            let there = usize::try_from(first - expected.unwrap_or(first)).unwrap_or(0);
             let numbered: Vec<LogLine> = (first..)
-                .zip(lines)
+                .zip(lines.into_iter().skip(there))
                 .map(|(seq, (at, stream, text))| LogLine { seq, at: at.micros(), stream, text })
                 .collect();
-            let last = numbered.last().map_or(first, |it| it.seq);
+            let next = numbered.last().map_or(first, |it| it.seq + 1);
             journal::add_lines(conn, &kept, hold.job, numbered).await?;
-            Ok(Some(last + 1))
+            Ok(Some(next))
         }
         .boxed()
     });
     match written.await {
         Ok(next) => {
-            reports.said.lock().next = next;
+            let mut said = reports.said.lock();
+            (said.next, said.unsure) = (next, false);
             Ok(())
         }
         Err(failure) => {
             // It is said once more; what was said since comes after it.
             let mut said = reports.said.lock();
-            said.tail_is_new = true;
+            (said.tail_is_new, said.unsure) = (true, true);
             said.progress = said.progress.take().or(progress);
             for line in again.into_iter().rev() {
                 said.lines.push_front(line);

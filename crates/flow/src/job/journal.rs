@@ -59,22 +59,24 @@ pub(super) struct Done {
     pub(super) finished_at: Time,
 }
 
-/// Writes down the result of a step, over an earlier one only if `replaces`.
+/// Writes down the result of a step, over an earlier one only if `replaces`. One that stands already is
+/// fine when it is this very one: the answer to its commit may have been lost.
 pub(super) async fn write(
     conn: &mut Conn,
     scope: &Scope,
     job: JobId,
     done: Done,
     replaces: bool,
-) -> Result<()> {
+) -> Result<bool> {
     let conflict = if replaces {
         " ON CONFLICT (tenant_id, service_id, job_id, name, node) DO UPDATE SET
              result = excluded.result, attempt = excluded.attempt,
              started_at = excluded.started_at, finished_at = excluded.finished_at"
     } else {
-        ""
+        " ON CONFLICT DO NOTHING"
     };
-    scoped(
+    let (name, node, started_at) = (done.name.clone(), done.node.clone(), done.started_at);
+    let written = scoped(
         scope,
         format!(
             "INSERT INTO job_steps (tenant_id, service_id, job_id, name, node, result, attempt,
@@ -90,8 +92,21 @@ pub(super) async fn write(
     .bind(done.started_at)
     .bind(done.finished_at)
     .execute(conn)
-    .await
-    .map(drop)
+    .await?;
+    if written > 0 {
+        return Ok(true);
+    }
+    let found: Option<(i64, Time)> = scoped(
+        scope,
+        "SELECT attempt, started_at FROM job_steps WHERE tenant_id = $1 AND service_id = $2
+             AND job_id = $3 AND name = $4 AND node = $5",
+    )
+    .bind(job)
+    .bind(name)
+    .bind(node)
+    .fetch_optional(conn)
+    .await?;
+    Ok(found == Some((done.attempt, started_at)))
 }
 
 /// Shows how far a job has come and what it printed last, in its record. Whoever does not hold it
@@ -174,14 +189,25 @@ pub(super) async fn lines(
     after: i64,
     most: i64,
 ) -> Result<Vec<LogLine>> {
-    let found: Vec<(Json<Vec<LogLine>>,)> = scoped(
+    let (begin,): (Option<i64>,) = scoped(
         scope,
-        "SELECT lines FROM job_logs WHERE tenant_id = $1 AND service_id = $2 AND job_id = $3
-             AND last_seq > $4 ORDER BY first_seq LIMIT $5",
+        "SELECT MIN(first_seq) FROM job_logs WHERE tenant_id = $1 AND service_id = $2
+             AND job_id = $3 AND last_seq > $4",
     )
     .bind(job)
     .bind(after)
-    .bind(most)
+    .fetch_one(conn)
+    .await?;
+    let Some(begin) = begin.map(|it| it.max(after)) else { return Ok(Vec::new()) };
+    let found: Vec<(Json<Vec<LogLine>>,)> = scoped(
+        scope,
+        "SELECT lines FROM job_logs WHERE tenant_id = $1 AND service_id = $2 AND job_id = $3
+             AND last_seq > $4 AND first_seq <= $5 ORDER BY first_seq",
+    )
+    .bind(job)
+    .bind(after)
+    // Numbers have no gaps, but for lines that are gone.
+    .bind(begin.saturating_add(most))
     .fetch_all(conn)
     .await?;
     let lines = found.into_iter().flat_map(|it| it.0.0).filter(|it| it.seq > after);

@@ -17,10 +17,14 @@
 mod asking;
 mod claims;
 mod context;
+mod dispatcher;
 mod engine;
 pub mod http;
 mod journal;
 mod model;
+mod places;
+mod pulse;
+mod retention;
 mod store;
 mod stream;
 #[cfg(test)]
@@ -37,6 +41,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use modelyard_kernel::bulk::{Applied, Bulk, Changed, Operation};
 use modelyard_kernel::db::Dialect;
+use modelyard_kernel::form::choice;
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
@@ -46,9 +51,10 @@ use modelyard_kernel::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use asking::MAX_AHEAD;
 pub use asking::{Asking, AskingParams};
 pub use context::{Also, Context};
-pub use engine::{Engine, Options, Workers};
+pub use engine::{Engine, Options, PolicyChange, Workers};
 use engine::{Machine, Running};
 pub use http::FIELDS;
 use model::{Ending, Lane};
@@ -78,7 +84,7 @@ pub struct Jobs(Arc<Inner>);
 struct Inner {
     engine: Engine,
     /// How much waits, as far as this process knows.
-    waiting: Mutex<HashMap<Scope, Counted>>,
+    waiting: Mutex<HashMap<Lane, Counted>>,
 }
 
 /// How much waited when it was counted, and what was added since.
@@ -141,25 +147,42 @@ impl Jobs {
         let machine = self.machine();
         let (now, bytes) =
             (machine.clock.now(), i64::try_from(new.input.len()).unwrap_or(i64::MAX));
+        let lane = self.admit(scope, &mut new)?;
         let mut conn = machine.db.conn().await?;
-        let room = self.may_be_full(&mut conn, scope, bytes).await?;
+        let room = self.may_be_full(&mut conn, scope, &lane, bytes).await?;
         if room.is_some() || bytes > store::INLINE {
-            return self.submit(&mut conn, scope, new).await;
+            return self.submit_in(&mut conn, scope, lane, new).await;
         }
         drop(conn);
         let (job, artifact, run_at) = (new.id, new.artifact, new.wishes.run_at);
-        let queue = self.queue_of(scope, &mut new);
-        let terms = self.terms(scope, &new, &queue, None, now);
+        let terms = self.terms(scope, &new, &lane.queue, None, now);
         let added = Added::new(scope, new, terms);
         machine.added.write(&machine.background, &machine.db, added).await?;
-        self.note_waiting(scope, bytes);
-        let lane = run_at.is_none_or(|it| it <= now).then(|| Lane::of(scope, &queue));
+        self.note_waiting(&lane, bytes);
+        let lane = run_at.is_none_or(|it| it <= now).then_some(lane);
         Ok(Submission { job, artifact, existed: false, lane })
     }
 
-    fn queue_of(&self, scope: &Scope, new: &mut NewJob) -> String {
-        let home = self.machine().work(scope.service(), new.kind).map_or("default", |it| it.queue);
-        new.wishes.queue.take().unwrap_or_else(|| home.to_owned())
+    /// Refuses what nobody would do, and says where a job is to wait.
+    fn admit(&self, scope: &Scope, new: &mut NewJob) -> Result<Lane> {
+        let machine = self.machine();
+        let latest = machine.clock.now().after(Duration::from_secs(MAX_AHEAD));
+        if new.wishes.run_at.is_some_and(|it| it.micros() < 0 || it > latest) {
+            let detail = "`run_at` is no earlier than 1970 and at most 366 days ahead";
+            return Err(Failure::bad_request("time_invalid", detail));
+        }
+        let Some(queue) = new.wishes.queue.take() else {
+            let home = machine.work(scope.service(), new.kind).map_or("default", |it| it.queue);
+            return Ok(Lane::of(scope, home));
+        };
+        // Nobody may be there to do jobs of a queue of which nobody knows.
+        let known = machine.queues(scope.service());
+        if known.contains(&*queue) {
+            return Ok(Lane::of(scope, &queue));
+        }
+        let names: Vec<&str> = known.iter().map(|it| &**it).collect();
+        let detail = format!("there is no queue `{queue}`, but {}", choice(&names));
+        Err(Failure::bad_request("queue_unknown", detail))
     }
 
     fn terms<'a>(
@@ -194,8 +217,18 @@ impl Jobs {
         scope: &Scope,
         mut new: NewJob,
     ) -> Result<Submission> {
-        let machine = self.machine();
-        let now = machine.clock.now();
+        let lane = self.admit(scope, &mut new)?;
+        self.submit_in(conn, scope, lane, new).await
+    }
+
+    async fn submit_in(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        lane: Lane,
+        mut new: NewJob,
+    ) -> Result<Submission> {
+        let now = self.machine().clock.now();
         let (job, artifact) = (new.id, new.artifact);
         if let Some(key) = new.wishes.request.take()
             && !store::remember(conn, scope, &key, new.id, new.artifact, now).await?
@@ -203,14 +236,13 @@ impl Jobs {
             return self.asked_before(conn, scope, &key).await;
         }
         let (kind, unique) = (new.kind, new.unique.clone());
-        let queue = self.queue_of(scope, &mut new);
         let bytes = i64::try_from(new.input.len()).unwrap_or(i64::MAX);
         let run_at = new.wishes.run_at;
-        let room = self.may_be_full(conn, scope, bytes).await?;
-        let terms = self.terms(scope, &new, &queue, room, now);
+        let room = self.may_be_full(conn, scope, &lane, bytes).await?;
+        let terms = self.terms(scope, &new, &lane.queue, room, now);
         if store::insert(conn, scope, new, terms).await? {
-            self.note_waiting(scope, bytes);
-            let lane = run_at.is_none_or(|it| it <= now).then(|| Lane::of(scope, &queue));
+            self.note_waiting(&lane, bytes);
+            let lane = run_at.is_none_or(|it| it <= now).then_some(lane);
             return Ok(Submission { job, artifact, existed: false, lane });
         }
         if let Some(key) = unique
@@ -218,11 +250,11 @@ impl Jobs {
         {
             return Ok(Submission::before(job, artifact));
         }
-        let max = machine.options.max_pending;
+        let queue = &lane.queue;
         Err(Failure::new(
             Kind::Exhausted,
             "queue_full",
-            format!("{max} jobs are waiting already, try again when some are done"),
+            format!("no more jobs may wait in the queue `{queue}`, try again when some are done"),
         ))
     }
 
@@ -254,21 +286,22 @@ impl Jobs {
         &self,
         conn: &mut Conn,
         scope: &Scope,
+        lane: &Lane,
         bytes: i64,
     ) -> Result<Option<Room>> {
         let options = &self.machine().options;
         let most = Room { jobs: options.max_pending, bytes: options.max_pending_bytes };
-        let known = self.0.waiting.lock().get(scope).copied();
+        let known = self.0.waiting.lock().get(lane).copied();
         let known = match known.filter(|it| it.at.elapsed() < COUNTED) {
             Some(known) => known,
             None => {
-                let counted =
-                    Counted { at: Instant::now(), room: store::waiting(conn, scope).await? };
+                let room = store::waiting(conn, scope, &lane.queue).await?;
+                let counted = Counted { at: Instant::now(), room };
                 let mut all = self.0.waiting.lock();
                 if all.len() > 10_000 {
                     all.clear();
                 }
-                all.insert(scope.clone(), counted);
+                all.insert(lane.clone(), counted);
                 counted
             }
         };
@@ -277,8 +310,8 @@ impl Jobs {
         Ok((!far).then_some(most))
     }
 
-    fn note_waiting(&self, scope: &Scope, bytes: i64) {
-        if let Some(it) = self.0.waiting.lock().get_mut(scope) {
+    fn note_waiting(&self, lane: &Lane, bytes: i64) {
+        if let Some(it) = self.0.waiting.lock().get_mut(lane) {
             it.room.jobs += 1;
             it.room.bytes = it.room.bytes.saturating_add(bytes);
         }
@@ -288,13 +321,13 @@ impl Jobs {
     pub fn wake(&self, submitted: &Submission) {
         match &submitted.lane {
             Some(lane) => self.machine().heat(lane.clone()),
-            None => self.machine().look_at_all(),
+            None => self.machine().heat_some(),
         }
     }
 
     /// Tells the workers that jobs were added somehow.
     pub fn wake_all(&self) {
-        self.machine().look_at_all();
+        self.machine().heat_some();
     }
 
     /// Records that a running job has ended, in the transaction that stores what came of it: with
@@ -415,7 +448,8 @@ impl Jobs {
     /// works on it stops within two seconds.
     ///
     /// # Errors
-    /// `job_missing`, `precondition_failed`, and `job_ended` when it has ended already.
+    /// `job_missing`, `precondition_failed`, `job_ended` when it has ended already, and `job_stuck` when
+    /// the work does not let go in time.
     pub async fn cancel(&self, caller: &Caller, id: JobId, conditions: &Conditions) -> Result<Job> {
         let scope = caller.permit(WRITE)?.clone();
         let (conditions, now) = (conditions.clone(), self.machine().clock.now());
@@ -470,12 +504,9 @@ impl Jobs {
                     retry_of: Some(id.0),
                     wishes: Wishes {
                         label: wishes.label.or(letter.label),
-                        queue: wishes.queue.or(Some(letter.queue)),
+                        queue: wishes.queue.or_else(|| it.known_queue(&scope, letter.queue)),
                         max_attempts: wishes.max_attempts.or(Some(letter.max_attempts)),
-                        priority: match wishes.priority {
-                            0 => letter.priority,
-                            other => other,
-                        },
+                        priority: wishes.priority.or(Some(letter.priority)),
                         ..wishes
                     },
                     ..NewJob::new(JobId::new(&clock), kind, letter.input.unwrap_or_default())
@@ -521,7 +552,7 @@ impl Jobs {
         let mut queues = store::queues(&mut machine.db.conn().await?, scope).await?;
         for name in machine.queues(scope.service()) {
             if !queues.iter().any(|it| it.name == name) {
-                queues.push(Queue::idle(name));
+                queues.push(Queue::idle(&name));
             }
         }
         for queue in &mut queues {
@@ -554,6 +585,11 @@ impl Jobs {
         store::resume(&mut machine.db.conn().await?, scope, queue).await?;
         machine.heat(Lane::of(scope, queue));
         Ok(())
+    }
+
+    /// The queue, if it is one of the service; earlier versions may have had others.
+    fn known_queue(&self, scope: &Scope, queue: String) -> Option<String> {
+        self.machine().queues(scope.service()).contains(&*queue).then_some(queue)
     }
 
     async fn known(&self, scope: &Scope, queue: &str) -> Result<()> {
@@ -648,7 +684,7 @@ impl Jobs {
             Err(_) => Err(Failure::new(
                 Kind::Unavailable,
                 "job_stuck",
-                "the job is cancelled and its record removed, but its work has not ended yet",
+                "the job is cancelled, but its work has not ended yet",
             )),
         }
     }

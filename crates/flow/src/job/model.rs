@@ -338,7 +338,7 @@ pub struct Wishes {
     /// The queue to wait in.
     pub queue: Option<String>,
     /// Those with a higher one go first; 0 unless given.
-    pub priority: i64,
+    pub priority: Option<i64>,
     /// Not to be begun before.
     pub run_at: Option<Time>,
     /// How long all of it may take, from when it was asked for, or may be begun.

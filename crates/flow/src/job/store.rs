@@ -46,18 +46,20 @@ pub(super) async fn insert(
         None => "",
         Some(_) => {
             " WHERE (SELECT COUNT(*) FROM jobs
-                    WHERE tenant_id = $1 AND service_id = $2 AND status = 'pending') < $19
+                    WHERE tenant_id = $1 AND service_id = $2 AND queue = $9
+                        AND status = 'pending') < $19
                AND (SELECT COALESCE(CAST(SUM(input_bytes) AS BIGINT), 0) FROM jobs
-                    WHERE tenant_id = $1 AND service_id = $2 AND status = 'pending') + $17 <= $20"
+                    WHERE tenant_id = $1 AND service_id = $2 AND queue = $9
+                        AND status = 'pending') + $17 <= $20"
         }
     };
     let query = scoped(
         scope,
         format!(
             "INSERT INTO jobs (tenant_id, service_id, id, kind, status, input, promised_id,
-                 submitted_at, queue, priority, label, owner, unique_key, run_at, deadline_at,
-                 max_attempts, input_bytes, retry_of)
-             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18
+                 submitted_at, queue, priority, label, owner, unique_key, serial_key, run_at,
+                 deadline_at, max_attempts, input_bytes, retry_of)
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13, $14, $15, $16, $17, $18
              {room}
              ON CONFLICT DO NOTHING"
         ),
@@ -69,7 +71,7 @@ pub(super) async fn insert(
     .bind(artifact)
     .bind(terms.now)
     .bind(terms.queue)
-    .bind(priority)
+    .bind(priority.unwrap_or(0))
     .bind(label)
     .bind(owner)
     .bind(unique)
@@ -107,13 +109,14 @@ pub(super) async fn find_unique(
     .await
 }
 
-/// How many jobs of a service wait, and how many bytes their inputs have.
-pub(super) async fn waiting(conn: &mut Conn, scope: &Scope) -> Result<Room> {
+/// How many jobs of a queue wait, and how many bytes their inputs have.
+pub(super) async fn waiting(conn: &mut Conn, scope: &Scope, queue: &str) -> Result<Room> {
     let (jobs, bytes) = scoped(
         scope,
         "SELECT COUNT(*), COALESCE(CAST(SUM(input_bytes) AS BIGINT), 0) FROM jobs
-         WHERE tenant_id = $1 AND service_id = $2 AND status = 'pending'",
+         WHERE tenant_id = $1 AND service_id = $2 AND queue = $3 AND status = 'pending'",
     )
+    .bind(queue)
     .fetch_one(conn)
     .await?;
     Ok(Room { jobs, bytes })
@@ -234,7 +237,7 @@ async fn select(conn: &mut Conn, scope: &Scope, id: JobId, suffix: &str) -> Resu
     .await
 }
 
-/// How many of these have not ended.
+/// Whether a job has not ended.
 pub(super) async fn unfinished(conn: &mut Conn, scope: &Scope, id: JobId) -> Result<bool> {
     let (count,): (i64,) = scoped(
         scope,

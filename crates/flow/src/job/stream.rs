@@ -9,8 +9,8 @@ use modelyard_kernel::{Caller, Kind, Result};
 
 use super::{JobId, Jobs};
 
-/// Lines of an event stream at a time.
-const LINES: i64 = 500;
+/// Lines of an event stream at a time; a line has at most some thousand bytes.
+const LINES: i64 = 200;
 
 /// What a follower wants to see.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,8 @@ struct Follower {
     id: JobId,
     wish: Wish,
     last_line: i64,
-    is_first: bool,
+    /// Whether there may be more to send at once.
+    is_behind: bool,
 }
 
 /// The record every interval until it has ended, and, where that is wished, the lines that the job
@@ -42,10 +43,10 @@ pub(super) fn follow(
     wish: Wish,
 ) -> impl Stream<Item = Result<String, Infallible>> {
     let last_line = wish.lines_after.unwrap_or(0);
-    let follower = Follower { jobs, caller, id, wish, last_line, is_first: true };
+    let follower = Follower { jobs, caller, id, wish, last_line, is_behind: true };
     stream::unfold(Some(follower), |follower| async {
         let mut follower = follower?;
-        if !std::mem::replace(&mut follower.is_first, false) {
+        if !std::mem::replace(&mut follower.is_behind, false) {
             let stopping = follower.jobs.machine().background.stopping().clone();
             tokio::select! {
                 () = tokio::time::sleep(follower.wish.interval) => {}
@@ -70,8 +71,15 @@ impl Follower {
         };
         let mut events = String::new();
         // After the record was read, so that the lines of an ended job are all there.
-        if self.wish.lines_after.is_some() && !self.add_lines(&mut events).await {
-            return (": retry\n\n".to_owned(), true);
+        if self.wish.lines_after.is_some() {
+            match self.add_lines(&mut events).await {
+                Some(true) => {}
+                Some(false) => {
+                    self.is_behind = true;
+                    return (events, true);
+                }
+                None => return (": retry\n\n".to_owned(), true),
+            }
         }
         let Ok(record) = serde_json::to_string(&job) else { return (events, false) };
         if self.wish.lines_after.is_some() {
@@ -81,19 +89,15 @@ impl Follower {
         (events, !job.status.is_final())
     }
 
-    async fn add_lines(&mut self, events: &mut String) -> bool {
-        loop {
-            let lines = self.jobs.lines(&self.caller, self.id, self.last_line, LINES).await;
-            let Ok(lines) = lines else { return false };
-            let are_all = lines.len() < usize::try_from(LINES).unwrap_or(usize::MAX);
-            for line in lines {
-                self.last_line = line.seq;
-                let Ok(text) = serde_json::to_string(&line) else { continue };
-                events.push_str(&format!("id: {}\nevent: log\ndata: {text}\n\n", line.seq));
-            }
-            if are_all {
-                return true;
-            }
+    /// Adds some lines, and says whether these are all; `None` when they cannot be read.
+    async fn add_lines(&mut self, events: &mut String) -> Option<bool> {
+        let lines = self.jobs.lines(&self.caller, self.id, self.last_line, LINES).await.ok()?;
+        let are_all = lines.len() < usize::try_from(LINES).unwrap_or(usize::MAX);
+        for line in lines {
+            self.last_line = line.seq;
+            let Ok(text) = serde_json::to_string(&line) else { continue };
+            events.push_str(&format!("id: {}\nevent: log\ndata: {text}\n\n", line.seq));
         }
+        Some(are_all)
     }
 }

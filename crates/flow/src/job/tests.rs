@@ -391,7 +391,7 @@ on_both_databases! {
         ] {
             let jobs = node.engine.jobs();
             let input = name.as_bytes().to_vec();
-            let wishes = Wishes { priority, ..Wishes::default() };
+            let wishes = Wishes { priority: Some(priority), ..Wishes::default() };
             let new = NewJob { wishes, ..NewJob::new(JobId::new(&node.clock), KIND, input) };
             last = Some((jobs.clone(), jobs.add(&scope(service), new).await.unwrap().job));
         }
@@ -517,7 +517,7 @@ on_both_databases! {
         let id = node.add(node.job()).await;
         node.ended(id).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
-        assert_eq!(engine::expire_now(node.jobs.machine()).await.unwrap(), 1);
+        assert_eq!(retention::expire_now(node.jobs.machine(), Time::from_micros(0)).await.unwrap(), 1);
         assert_eq!(node.jobs.get(&system(), id).await.unwrap_err().code(), "job_missing");
         node.stop().await;
     }

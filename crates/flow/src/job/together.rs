@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use modelyard_kernel::db::{Json, query};
-use modelyard_kernel::{Background, Db, Failure, Result, Scope, Time, Ulid};
+use modelyard_kernel::{Background, Db, Failure, Kind, Result, Scope, Time, Ulid};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -37,7 +37,7 @@ impl<T> Default for Together<T> {
 }
 
 /// A change that can be written together with others.
-pub(super) trait Change: Send + Sized + 'static {
+pub(super) trait Change: Send + Sync + Sized + 'static {
     /// Writes all of them in one statement, and says of each whether it was done.
     fn write(db: &Db, all: &[Self]) -> impl Future<Output = Result<Vec<bool>>> + Send;
 }
@@ -80,6 +80,16 @@ impl<T: Change> Together<T> {
                 Ok(done) => {
                     for (asked, done) in asked.into_iter().zip(done) {
                         let _gone_away = asked.send(Ok(done));
+                    }
+                }
+                // One of them must not fail the others.
+                Err(failure) if changes.len() > 1 && failure.kind() != Kind::Unavailable => {
+                    for (asked, change) in asked.into_iter().zip(&changes) {
+                        let done = T::write(&db, std::slice::from_ref(change)).await;
+                        let done = done.and_then(|it| {
+                            it.into_iter().next().ok_or_else(|| Failure::internal("no answer"))
+                        });
+                        let _gone_away = asked.send(done);
                     }
                 }
                 Err(failure) => {
@@ -181,7 +191,7 @@ impl Added {
             promised_id: artifact,
             submitted_at: terms.now,
             queue: terms.queue.to_owned(),
-            priority,
+            priority: priority.unwrap_or(0),
             label: label.as_deref().map(storable),
             owner: owner.as_deref().map(storable),
             run_at: run_at.unwrap_or(terms.now),

@@ -148,7 +148,8 @@ fn panicked() -> Failed {
     Failed::new("RuntimeError", "the work panicked, see the log")
 }
 
-fn too_late() -> Failed {
+/// What a job says that was not done in time.
+pub(super) fn too_late() -> Failed {
     Failed::new("TimeoutError", "the job was not done by its deadline")
 }
 
@@ -199,8 +200,13 @@ async fn record(machine: &Machine, scope: &Scope, hold: Hold, next: Next) {
 /// A record that is gone, has its end already or is held by another stays as it is.
 async fn write(machine: &Machine, scope: &Scope, hold: Hold, next: &Next) -> Result<()> {
     let reports = machine.running(hold.job).filter(|it| it.hold == hold).map(|it| it.reports);
-    if let Some(reports) = reports {
-        context::flush(machine, scope, hold, &reports).await?;
+    if let Some(reports) = reports
+        && let Err(failure) = context::flush(machine, scope, hold, &reports).await
+    {
+        if failure.kind() == Kind::Unavailable {
+            return Err(failure);
+        }
+        tracing::error!(%failure, job = %hold.job, "what a job said last is not written");
     }
     failpoint::reach("job.ending");
     let now = machine.clock.now();
@@ -217,7 +223,7 @@ async fn write(machine: &Machine, scope: &Scope, hold: Hold, next: &Next) -> Res
     };
     if let Some((run_at, failure)) = waits {
         store::again(&mut conn, scope, hold, Again { run_at, failure }).await?;
-        machine.look_at_all();
+        machine.heat_some();
     }
     failpoint::reach("job.ended");
     Ok(())

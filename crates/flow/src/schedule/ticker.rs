@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use modelyard_kernel::{Conn, Failure, Kind, Result, Scope, Time};
+use modelyard_kernel::{Conn, Failure, Kind, Result, Scope, Time, failpoint};
 
 use super::model::{GRACE, Plan, Run, ScheduleId, TickOutcome, storable};
 use super::{Schedules, WRITE, store, unreadable};
@@ -128,6 +128,7 @@ impl Schedules {
 
     /// Fires one tick. A failure is the tick's own: the schedule goes on, and so do the others.
     async fn fire(&self, scope: &Scope, id: ScheduleId, now: Time) -> Ticked {
+        failpoint::reach("schedule.fires");
         let (it, of) = (self.clone(), scope.clone());
         let fire = self
             .0
@@ -135,7 +136,10 @@ impl Schedules {
             .transaction(move |conn| async move { it.tick(conn, &of, id, now).await }.boxed());
         let fired = AssertUnwindSafe(fire).catch_unwind().await;
         let failure = match fired {
-            Ok(Ok(ticked)) => return ticked,
+            Ok(Ok(ticked)) => {
+                failpoint::reach("schedule.fired");
+                return ticked;
+            }
             Ok(Err(failure)) => failure,
             Err(_) => Failure::internal("beginning the job panicked"),
         };

@@ -106,6 +106,18 @@ impl Db {
         }))
     }
 
+    /// The same, which waits behind no client: for the few statements on which others rely within
+    /// seconds.
+    ///
+    /// # Errors
+    /// When the database cannot be reached in time.
+    pub async fn conn_aside(&self) -> Result<Conn> {
+        Ok(Conn(match &self.0 {
+            Backend::Sqlite(it) => ConnKind::Sqlite(it.clone()),
+            Backend::Postgres(it) => ConnKind::Postgres(it.conn_aside().await?),
+        }))
+    }
+
     /// Does `work` in a transaction: all of it is committed when it succeeds, nothing when it fails
     /// or panics. What it reads is still true when it writes.
     ///

@@ -64,6 +64,8 @@ fn give_up_on_silence(config: &mut tokio_postgres::Config) {
 #[derive(Clone)]
 pub(super) struct Postgres {
     pool: Pool,
+    /// One connection that no client has.
+    aside: Pool,
     config: Arc<tokio_postgres::Config>,
     idle: Duration,
 }
@@ -79,18 +81,20 @@ impl Postgres {
         let mut config: tokio_postgres::Config =
             options.url.parse().map_err(|it: tokio_postgres::Error| out_of_reach(&it))?;
         give_up_on_silence(&mut config);
-        let manager = manager(config.clone())?;
-        let pool = Pool::builder(manager)
-            .max_size(options.pool_size.max(1))
-            .runtime(Runtime::Tokio1)
-            .timeouts(Timeouts {
-                wait: Some(options.connect_timeout),
-                create: Some(options.connect_timeout),
-                recycle: Some(Duration::from_secs(5)),
-            })
-            .build()
-            .map_err(|it| out_of_reach(&it))?;
-        let it = Self { pool, config: Arc::new(config), idle: options.idle_timeout };
+        let pool = |size: usize| -> Result<Pool> {
+            Pool::builder(manager(config.clone())?)
+                .max_size(size)
+                .runtime(Runtime::Tokio1)
+                .timeouts(Timeouts {
+                    wait: Some(options.connect_timeout),
+                    create: Some(options.connect_timeout),
+                    recycle: Some(Duration::from_secs(5)),
+                })
+                .build()
+                .map_err(|it| out_of_reach(&it))
+        };
+        let (pool, aside) = (pool(options.pool_size.max(1))?, pool(1)?);
+        let it = Self { pool, aside, config: Arc::new(config), idle: options.idle_timeout };
         it.reach(options.connect_timeout).await?;
         Ok(it)
     }
@@ -118,11 +122,11 @@ impl Postgres {
     }
 
     pub(super) async fn conn(&self) -> Result<Client> {
-        self.pool.get().await.map(Client::new).map_err(|it| match it {
-            PoolError::Timeout(TimeoutType::Wait) => Error::Busy,
-            PoolError::Closed => Error::Closed,
-            other => out_of_reach(&other),
-        })
+        take(&self.pool).await
+    }
+
+    pub(super) async fn conn_aside(&self) -> Result<Client> {
+        take(&self.aside).await
     }
 
     /// Calls `heard` for whatever is said on `channel`, over a connection of its own, until that ends.
@@ -155,6 +159,7 @@ impl Postgres {
 
     pub(super) fn close(&self) {
         self.pool.close();
+        self.aside.close();
     }
 }
 
@@ -315,6 +320,14 @@ fn out_of_reach(error: &(dyn StdError + 'static)) -> Error {
 }
 
 /// Whether the server is there and does not want us.
+async fn take(pool: &Pool) -> Result<Client> {
+    pool.get().await.map(Client::new).map_err(|it| match it {
+        PoolError::Timeout(TimeoutType::Wait) => Error::Busy,
+        PoolError::Closed => Error::Closed,
+        other => out_of_reach(&other),
+    })
+}
+
 fn is_refusal(error: &PoolError) -> bool {
     let PoolError::Backend(error) = error else { return false };
     error.code().is_some_and(|it| it.code().starts_with("28"))

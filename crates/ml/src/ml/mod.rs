@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use model::{PredictRequest, Submitted, TrainRequest, ValidateRequest, Validation, hierarchy};
 
-use batch::Operation;
+use batch::{Operation, StoredFile};
 
 use crate::info::ServiceInfo;
 use crate::project::Adapters;
@@ -161,6 +161,12 @@ impl Ml {
             launchers: vec![
                 self.launcher(TRAIN_JOB, TRAIN, http::read_train),
                 self.launcher(PREDICT_JOB, PREDICT, http::read_predict),
+                self.launcher(batch::PREDICT_JOB, PREDICT, |it, _| {
+                    StoredFile::read(it, Operation::Predict)
+                }),
+                self.launcher(batch::TRAIN_JOB, TRAIN, |it, _| {
+                    StoredFile::read(it, Operation::Train)
+                }),
             ],
             work: vec![
                 Work { kind: TRAIN_JOB, queue: "train", policy, run: Arc::new(train) },
@@ -229,7 +235,8 @@ impl Ml {
         Ok(submitted)
     }
 
-    /// How a schedule trains or predicts: its input is the body of `$train` or `$predict`.
+    /// How a schedule trains or predicts: its input is the body of `$train` or `$predict`, or names the
+    /// file of a batch.
     fn launcher<T: Serialize + 'static>(
         &self,
         kind: &'static str,

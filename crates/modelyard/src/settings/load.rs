@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use modelyard_flow::job::Workers;
+use modelyard_flow::job::{PolicyChange, Workers};
 use modelyard_ml::project::units;
 use tracing_subscriber::EnvFilter;
 use url::Url;
@@ -388,21 +388,44 @@ impl Reader<'_> {
         units::size(&self.text(key)).unwrap_or_else(|| self.wrong(key, units::SIZE))
     }
 
-    /// `train=1, predict=4`.
-    fn queues(&self) -> BTreeMap<String, usize> {
-        let text = self.text("jobs.queues");
+    /// Values by name: `train=1, predict=4`.
+    fn by_name<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> BTreeMap<String, T> {
+        let text = self.text(key);
         let parts = text.split(',').map(str::trim).filter(|it| !it.is_empty());
-        let read = parts.map(|it| {
-            let (name, most) = it.split_once('=')?;
-            let most = most.trim().parse().ok().filter(|it| *it > 0)?;
-            Some((name.trim().to_owned(), most))
+        let parts = parts.map(|it| {
+            let (name, value) = it.split_once('=')?;
+            Some((name.trim().to_owned(), read(value.trim())?))
         });
-        read.collect::<Option<_>>().unwrap_or_else(|| {
-            self.wrong(
-                "jobs.queues",
-                "names of queues and numbers from 1, such as `train=1, task=4`",
-            )
-        })
+        parts.collect::<Option<_>>().unwrap_or_else(|| self.wrong(key, expected))
+    }
+
+    /// What is changed of how often and how long jobs of a kind are tried.
+    fn policies(&self) -> BTreeMap<String, PolicyChange> {
+        let from_one = |it: &str| it.parse().ok().filter(|it| *it > 0);
+        let attempts = self.by_name(
+            "jobs.attempts",
+            "kinds of jobs and numbers from 1, such as `ml.train=1`",
+            from_one,
+        );
+        let durations = |key| {
+            self.by_name(key, "kinds of jobs and durations, such as `ml.train=4h`", units::duration)
+        };
+        let mut policies: BTreeMap<String, PolicyChange> = BTreeMap::new();
+        for (kind, most) in attempts {
+            policies.entry(kind).or_default().max_attempts = Some(most);
+        }
+        for (kind, pause) in durations("jobs.backoff") {
+            policies.entry(kind).or_default().backoff = Some(pause);
+        }
+        for (kind, longest) in durations("jobs.attempt_timeout") {
+            policies.entry(kind).or_default().attempt_timeout = Some(longest);
+        }
+        policies
     }
 
     /// `all`, `none`, or names of queues.
@@ -485,7 +508,12 @@ fn build(mut layers: Layers, mut problems: Vec<SettingsError>) -> Result<Setting
         jobs: Jobs {
             concurrency: it.number("jobs.concurrency", 1),
             total: it.number("jobs.total", 0),
-            queues: it.queues(),
+            queues: it.by_name(
+                "jobs.queues",
+                "names of queues and numbers from 1, such as `train=1, task=4`",
+                |it| it.parse().ok().filter(|it| *it > 0),
+            ),
+            policies: it.policies(),
             workers: it.workers(),
             max_pending: it.number("jobs.max_pending", 1),
             max_pending_bytes: it.size("jobs.max_pending_bytes"),

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use modelyard_flow::job::Workers;
+use modelyard_flow::job::{PolicyChange, Workers};
 use modelyard_kernel::db;
 
 use crate::http::Limits;
@@ -96,6 +96,7 @@ pub struct Jobs {
     pub concurrency: usize,
     pub total: usize,
     pub queues: BTreeMap<String, usize>,
+    pub policies: BTreeMap<String, PolicyChange>,
     pub workers: Workers,
     pub max_pending: i64,
     pub max_pending_bytes: u64,
@@ -113,6 +114,7 @@ impl Jobs {
             concurrency,
             total,
             queues: self.queues.clone(),
+            policies: self.policies.clone(),
             max_pending,
             max_pending_bytes: i64::try_from(max_pending_bytes).unwrap_or(i64::MAX),
             drain,

@@ -84,6 +84,8 @@ fn extension(media: &str) -> &'static str {
     match media.split(';').next().unwrap_or_default().trim() {
         "application/zip" => "zip",
         "text/csv" => "csv",
+        "application/x-ndjson" => "ndjson",
+        "application/vnd.apache.parquet" => "parquet",
         "application/json" | "application/vnd.chapkit.dataframe+json" => "json",
         "image/png" => "png",
         _ => "bin",

@@ -32,6 +32,40 @@ impl Frame {
     }
 }
 
+/// What the columns of several frames hold, which is known when all were seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnTypes {
+    names: Vec<String>,
+    types: Vec<Option<FieldType>>,
+}
+
+impl ColumnTypes {
+    /// These columns, of which nothing is known.
+    pub fn of(names: Vec<String>) -> Self {
+        let types = vec![None; names.len()];
+        Self { names, types }
+    }
+
+    /// Looks at a frame, which may lack some of the columns.
+    pub fn learn(&mut self, frame: &Frame) {
+        for (name, kind) in self.names.iter().zip(&mut self.types) {
+            let Some(index) = frame.column(name) else { continue };
+            let cells = frame.data.iter().filter_map(|row| row.get(index));
+            *kind = cells.filter_map(stored_type).chain(*kind).reduce(common);
+        }
+    }
+
+    /// The columns, each with the type that fits all of its cells; `None` when all were null.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<FieldType>)> {
+        self.names.iter().map(String::as_str).zip(self.types.iter().copied())
+    }
+
+    /// The names of the columns.
+    pub fn into_names(self) -> Vec<String> {
+        self.names
+    }
+}
+
 fn canonical(name: &str) -> Option<FieldType> {
     CANONICAL.iter().find(|(column, _)| *column == name).map(|(_, kind)| *kind)
 }
@@ -44,6 +78,13 @@ fn type_of(cell: &Cell) -> Option<FieldType> {
         Cell::Number(_) => Some(FieldType::Integer),
         Cell::Text(_) => Some(FieldType::String),
     }
+}
+
+/// As [`type_of`], but whole numbers that no common format has as such are not.
+fn stored_type(cell: &Cell) -> Option<FieldType> {
+    let kind = type_of(cell)?;
+    let is_too_large = kind == FieldType::Integer && cell.as_i64().is_none();
+    Some(if is_too_large { FieldType::Number } else { kind })
 }
 
 fn common(one: FieldType, other: FieldType) -> FieldType {

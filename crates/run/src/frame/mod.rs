@@ -8,6 +8,8 @@ mod cell;
 mod csv;
 mod direct;
 mod infer;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod python;
 mod read;
 
@@ -19,6 +21,9 @@ use serde::{Deserialize, Serialize};
 pub use cell::{Cell, NotACell, Text};
 pub use csv::{CsvKinds, FrameError};
 pub use direct::Frames;
+pub use infer::ColumnTypes;
+#[cfg(feature = "parquet")]
+pub use parquet::ParquetWriter;
 pub use python::write_json as write_python_json;
 
 /// A table. What comes from a client goes through [`Frame::read`], which promises that every row

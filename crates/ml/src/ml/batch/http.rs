@@ -4,21 +4,17 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, RawQuery, State};
-use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode, header};
 use modelyard_flow::job::{Asking, AskingParams};
-use modelyard_kernel::background::compute_sized;
-use modelyard_kernel::blobs::Stored;
 use modelyard_kernel::form::{Node, Query, Report};
 use modelyard_kernel::{Caller, Failure, Kind, Result};
-use modelyard_run::artifact::MAX_UPLOAD;
 use serde_json::{Map, Value};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{Batch, CONFIG_COLUMN, Operation, Options, Output, Shape};
-use super::read::Look;
+use super::intake::Refusal;
+use super::model::{Operation, Options};
 use super::split::{Broken, Format};
 use crate::ml::{Ml, PREDICT, Submitted, TRAIN};
 
@@ -38,7 +34,8 @@ pub(super) struct BatchParams {
     /// other in the file.
     #[param(required = false)]
     group_by: Option<String>,
-    /// What the result is written in: `csv` unless given, or `ndjson`.
+    /// What the result is written in: `csv` unless given, `ndjson`, or `parquet` where the server is built
+    /// with it.
     #[param(required = false)]
     output: Option<String>,
     /// Chunks at a time; 2 unless given, 8 at most.
@@ -120,10 +117,7 @@ fn read_options(raw: Option<&str>, operation: Operation) -> Result<Options> {
     report.finish().map_err(Failure::violations)?;
     let options =
         options.ok_or_else(|| Failure::internal("a query was refused without a violation"))?;
-    if options.output == Output::Parquet {
-        let detail = "this server is built without Parquet; ask for `output=csv` or `ndjson`";
-        return Err(Failure::new(Kind::Invalid, "not_implemented", detail));
-    }
+    options.output.check()?;
     Ok(options)
 }
 
@@ -132,7 +126,7 @@ async fn accept(
     caller: Caller,
     asking: Asking,
     operation: Operation,
-    mut options: Options,
+    options: Options,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Submitted>)> {
@@ -145,62 +139,27 @@ async fn accept(
              `Content-Type` or `?format=`",
         )
     })?;
-    if operation == Operation::Train && format == Format::Csv && options.group_by.is_none() {
-        options.group_by = Some(CONFIG_COLUMN.to_owned());
-    }
     // Found out before the file is sent.
     ml.check_batch(&caller, &options).await?;
-    let is_table = operation == Operation::Predict || options.group_by.is_some();
-    let look = match is_table {
-        true => Look::at_table(format, options.group_by.clone()),
-        false => Look::at_items(format),
-    };
-    let (stored, shape) = take_in(&ml, body, look).await?;
-    let needs_config = operation == Operation::Train && options.config_id.is_none();
-    if needs_config
-        && let Shape::Table(layout) = &shape
-        && layout.column(CONFIG_COLUMN).is_none()
-    {
-        let broken = "there is neither a column `config_id` nor a parameter `config_id`";
-        return Err(unreadable(&Broken(broken.to_owned())));
-    }
-    let (hash, size_bytes) = (stored.blob().hash.clone(), stored.blob().size_bytes);
-    let batch = Batch { options, format, shape, hash, size_bytes };
-    batch.check(operation).map_err(|it| unreadable(&it))?;
+    let file = body.into_data_stream().map(|it| {
+        it.map_err(|_| {
+            Failure::bad_request("body_unreadable", "the file ended early, send it again")
+        })
+    });
+    let taken = ml.take_in(operation, options, format, file.boxed()).await;
+    let (batch, stored) = taken.map_err(unreadable)?;
     let fingerprint = serde_json::to_vec(&(&batch.options, batch.format, &batch.hash))?;
     let wishes = asking.wishes(operation.kind(), fingerprint.into()).await?;
     let submitted = ml.submit_batch(&caller, operation, batch, stored, wishes).await?;
     Ok((StatusCode::ACCEPTED, Json(submitted)))
 }
 
-/// Stores a file and looks at it while it comes, in constant memory.
-async fn take_in(ml: &Ml, body: Body, mut look: Look) -> Result<(Stored, Shape)> {
-    let mut writer = ml.0.artifacts.blobs().writer();
-    let mut stream = body.into_data_stream();
-    while let Some(bytes) = stream.next().await {
-        let bytes: Bytes = bytes.map_err(|_| {
-            Failure::bad_request("body_unreadable", "the file ended early, send it again")
-        })?;
-        if writer.size_bytes() + bytes.len() as u64 > MAX_UPLOAD {
-            let detail = format!("a file has at most {MAX_UPLOAD} bytes");
-            return Err(Failure::bad_request("body_too_large", detail));
-        }
-        let piece = bytes.clone();
-        let looked = compute_sized(piece.len(), move || {
-            let looked = look.push(&piece);
-            (look, looked)
-        });
-        let (same, looked) = looked.await?;
-        looked.map_err(|it| unreadable(&it))?;
-        look = same;
-        writer.write(bytes).await?;
-    }
-    let shape = look.finish().map_err(|it| unreadable(&it))?;
-    Ok((writer.finish().await?, shape))
-}
-
-fn unreadable(broken: &Broken) -> Failure {
+fn unreadable(refusal: Refusal) -> Failure {
+    let Broken(why) = match refusal {
+        Refusal::Broken(broken) => broken,
+        Refusal::Failure(failure) => return failure,
+    };
     let report = Report::new();
-    Node::at(&["body"], &Value::Null, &report).fail_rule(&broken.0);
+    Node::at(&["body"], &Value::Null, &report).fail_rule(why);
     Failure::violations(report.finish().err().unwrap_or_default())
 }

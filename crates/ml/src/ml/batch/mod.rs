@@ -7,11 +7,13 @@
 
 mod chunk;
 pub(super) mod http;
+mod intake;
 mod json;
 mod model;
 mod predict;
 mod read;
 mod result;
+mod sheet;
 mod source;
 mod split;
 mod table;
@@ -31,7 +33,7 @@ use modelyard_run::artifact::ArtifactId;
 
 pub use chunk::{Chunk, Content, Sizes};
 use model::Options;
-pub use model::{Batch, Operation, Shape};
+pub use model::{Batch, Operation, Shape, StoredFile};
 pub use read::{Look, Reader};
 pub use split::Format;
 

@@ -1,7 +1,7 @@
 //! What is asked of a batch, and what is kept of one. No I/O in this file.
 
 use modelyard_kernel::Ulid;
-use modelyard_kernel::form::{Bounds, Node, Object};
+use modelyard_kernel::form::{Bounds, Node, Object, shorten};
 use modelyard_run::artifact::ArtifactId;
 use modelyard_run::config::ConfigId;
 use modelyard_run::frame::Cell;
@@ -195,6 +195,58 @@ impl Batch {
         }
         Ok(())
     }
+}
+
+/// What the job of a batch is asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Order {
+    /// A file that came with the request.
+    Taken(Box<Batch>),
+    /// A file that is looked at when the job begins.
+    Stored(StoredFile),
+}
+
+/// A batch whose file is the content of an artifact, for schedules.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoredFile {
+    /// Whose content is the file.
+    pub source_artifact_id: ArtifactId,
+    /// How it is to be done.
+    pub options: Options,
+}
+
+impl StoredFile {
+    /// Reads `{"source_artifact_id": …}` with the parameters of a request beside it, reporting every
+    /// violation.
+    pub fn read(node: &Node<'_>, operation: Operation) -> Option<Self> {
+        let object = node.object()?;
+        for (name, field) in object.entries() {
+            let of_other = match operation {
+                Operation::Predict => "config_id",
+                Operation::Train => "artifact_id",
+            };
+            if !Self::FIELDS.contains(&name) || name == of_other {
+                field.fail_rule(format!("A batch has no `{}`", shorten(name)));
+            }
+        }
+        let source = object.required("source_artifact_id").and_then(|it| it.ulid());
+        let options = Options::read(node, operation);
+        let source = source.and_then(|it| Ulid::read(&it))?;
+        Some(Self { source_artifact_id: ArtifactId(source), options: options? })
+    }
+
+    const FIELDS: [&str; 9] = [
+        "source_artifact_id",
+        "artifact_id",
+        "config_id",
+        "format",
+        "chunk_rows",
+        "group_by",
+        "output",
+        "parallel",
+        "prediction_periods",
+    ];
 }
 
 /// What came of a chunk, as the journal has it.

@@ -1,7 +1,6 @@
 //! The end of a batch: what the chunks came to becomes one artifact.
 
 use std::collections::HashSet;
-use std::io::Write as _;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -9,12 +8,13 @@ use modelyard_kernel::background::compute_sized;
 use modelyard_kernel::blobs::Stored;
 use modelyard_kernel::{Failed, Failure, Time};
 use modelyard_run::artifact::{ArtifactId, NewContent, WRITE};
-use modelyard_run::frame::{Cell, Frame};
+use modelyard_run::frame::ColumnTypes;
 use modelyard_run::publish::Publication;
 use serde_json::json;
 
 use super::chunk::{Failures, Unusable};
-use super::model::{BATCH_PREDICTED, BATCH_TRAINED, Content, Metadata, Outcome, Output};
+use super::model::{BATCH_PREDICTED, BATCH_TRAINED, Content, Metadata, Outcome};
+use super::sheet::Sheet;
 use super::work::{Place, Running, Tally, Task};
 
 /// Results that are forgotten in one transaction.
@@ -55,26 +55,42 @@ impl Running<'_> {
 
     /// Writes the results one after the other, in the order of the file.
     async fn assemble(&self, tally: &Tally) -> Result<Stored, Failed> {
-        let (columns, output) = (columns(tally), self.batch.options.output);
-        let mut writer = self.ml.0.artifacts.blobs().writer();
-        if output == Output::Csv && !columns.is_empty() {
-            writer.write(Frame::new(columns.clone(), Vec::new()).to_csv().into()).await?;
-        }
-        for (_, outcome) in tally.chunks.values() {
-            let json = match &outcome.result {
-                Some(Content::Small(json)) => Bytes::from(json.clone()),
-                Some(Content::Large(hash)) => self.read(hash).await?,
-                None => continue,
+        let output = self.batch.options.output;
+        let mut columns = ColumnTypes::of(columns(tally));
+        for (_, outcome) in tally.chunks.values().filter(|_| output.has_types()) {
+            let Some(json) = self.result(outcome).await? else { continue };
+            let size = json.len();
+            let learn = move || -> serde_json::Result<ColumnTypes> {
+                columns.learn(&serde_json::from_slice(&json)?);
+                Ok(columns)
             };
-            if self.assignment.cancel.is_cancelled() {
-                return Err(Failed::new("CancelledError", "the job was canceled"));
-            }
-            let (columns, size) = (columns.clone(), json.len());
-            let write = move || write(&json, &columns, output);
-            let bytes = compute_sized(size, write).await?;
-            writer.write(bytes.map_err(Failure::internal)?.into()).await?;
+            columns = compute_sized(size, learn).await?.map_err(Failure::internal)?;
         }
+        let mut sheet = Sheet::new(output, columns)?;
+        let mut writer = self.ml.0.artifacts.blobs().writer();
+        writer.write(sheet.header().into()).await?;
+        for (_, outcome) in tally.chunks.values() {
+            let Some(json) = self.result(outcome).await? else { continue };
+            let size = json.len();
+            let push = move || sheet.push(&json).map(|ready| (sheet, ready));
+            let (same, ready) = compute_sized(size, push).await??;
+            sheet = same;
+            writer.write(ready.into()).await?;
+        }
+        writer.write(sheet.finish()?.into()).await?;
         Ok(writer.finish().await?)
+    }
+
+    /// What a chunk came to, a data frame as JSON.
+    async fn result(&self, outcome: &Outcome) -> Result<Option<Bytes>, Failed> {
+        if self.assignment.cancel.is_cancelled() {
+            return Err(Failed::new("CancelledError", "the job was canceled"));
+        }
+        Ok(match &outcome.result {
+            Some(Content::Small(json)) => Some(Bytes::from(json.clone())),
+            Some(Content::Large(hash)) => Some(self.read(hash).await?),
+            None => None,
+        })
     }
 
     async fn read(&self, hash: &str) -> Result<Bytes, Failed> {
@@ -180,28 +196,4 @@ fn nothing_done(metadata: &Metadata) -> Failed {
         ),
         None => Failed::new("ValueError", "no row of the file is to be predicted for"),
     }
-}
-
-/// A result as it is in the artifact, with a cell for each of `columns`.
-fn write(json: &[u8], columns: &[String], output: Output) -> std::io::Result<Vec<u8>> {
-    let mut frame: Frame = serde_json::from_slice(json)?;
-    if frame.columns != columns {
-        frame = widened(frame, columns);
-    }
-    let mut out = Vec::with_capacity(json.len());
-    match output {
-        Output::Ndjson => frame.write_ndjson(&mut out)?,
-        Output::Csv | Output::Parquet => frame.write_csv_rows(&mut out)?,
-    }
-    out.flush()?;
-    Ok(out)
-}
-
-fn widened(frame: Frame, columns: &[String]) -> Frame {
-    let places: Vec<Option<usize>> = columns.iter().map(|it| frame.column(it)).collect();
-    let cell = |row: &Vec<Cell>, place: &Option<usize>| {
-        place.and_then(|it| row.get(it)).cloned().unwrap_or_default()
-    };
-    let widen = |row: Vec<Cell>| places.iter().map(|it| cell(&row, it)).collect();
-    Frame::new(columns.to_vec(), frame.data.into_iter().map(widen).collect())
 }

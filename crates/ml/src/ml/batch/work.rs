@@ -19,7 +19,7 @@ use modelyard_run::runner::{Archive, Run, RunError, Stream, Watcher};
 use parking_lot::Mutex;
 
 use super::chunk::{Chunk, Failures};
-use super::model::{Batch, Content, Operation, Outcome};
+use super::model::{Batch, Content, Operation, Order, Outcome};
 use super::predict::Predicting;
 use super::source::Source;
 use crate::ml::attempt::word;
@@ -114,7 +114,10 @@ impl Ml {
     ) -> Result<(), Failed> {
         let id = promised(&assignment)?;
         let context = Arc::new(self.0.jobs.context(&assignment)?);
-        let batch: Batch = read_input(&mut assignment).await?;
+        let batch = match read_input(&mut assignment).await? {
+            Order::Taken(batch) => *batch,
+            Order::Stored(file) => self.take_stored(&context, &assignment, operation, file).await?,
+        };
         let now = self.0.clock.now().micros();
         let started = context.step("begin", async { Ok(now) }).await.map(Time::from_micros)?;
         let task = match operation {

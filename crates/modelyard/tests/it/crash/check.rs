@@ -9,7 +9,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::ledger::{Line, What};
-use super::load::{Load, Promise, Stage};
+use super::load::{Load, Promise, Stage, file};
 use super::site::Site;
 use crate::support::text;
 
@@ -37,13 +37,18 @@ pub(super) async fn all_is_kept(site: &Site, load: &Load, client: &TestClient) {
         assert!(made.insert(submitted.artifact.clone()), "{key}: an artifact of two jobs");
         match stage {
             Stage::Predict => prediction_is_kept(client, promise).await,
+            Stage::Batch => {
+                let path = format!("/api/v1/artifacts/{}/$download", submitted.artifact);
+                assert_eq!(client.get(&path).await.expect(200).text(), file(key), "{record}");
+            }
             _ => training_is_kept(client, promise, &record, &ledger).await,
         }
     }
+    let scheduled = load.check_scheduled(client).await;
     nothing_is_half_written(client).await;
     // And the one before the first kill: a request that was sent again has made no second job.
     let listed = client.get("/api/v1/jobs?page=1&size=1").await.expect(200).body;
-    assert_eq!(listed["total"], promises.len() + 1, "{listed}");
+    assert_eq!(listed["total"], promises.len() + 1 + scheduled, "{listed}");
 
     let keys: BTreeMap<&str, usize> = ledger.iter().fold(BTreeMap::new(), |mut keys, it| {
         *keys.entry(it.key.as_str()).or_default() += usize::from(it.what == What::Begin);

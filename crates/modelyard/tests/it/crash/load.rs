@@ -11,11 +11,14 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::random::Random;
+use super::scheduled::Scheduled;
 use super::site::Site;
 use crate::support::{Submitted, submitted, text};
 
 /// Nobody hears more than this many jobs behind: what is promised must also be kept.
 const OPEN: usize = 10;
+
+const JSON: &str = "application/json";
 
 /// How long an answer may take; a frozen server gives none.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -40,6 +43,8 @@ pub(super) enum Stage {
     /// A training that is cancelled as soon as it is promised.
     Cancel,
     Predict,
+    /// Predictions for the rows of a file, each a chunk.
+    Batch,
 }
 
 /// What a client wants.
@@ -59,6 +64,8 @@ pub(super) struct Load {
     config: String,
     /// A training to predict with, made before the first kill.
     trained: String,
+    /// What begins by the clock besides.
+    scheduled: Option<Scheduled>,
     /// How long a training may take.
     longest: Duration,
     over: AtomicBool,
@@ -86,6 +93,7 @@ impl Load {
             server: site.server(),
             config,
             trained: first.artifact,
+            scheduled: None,
             longest,
             over: AtomicBool::default(),
             promises: Mutex::default(),
@@ -96,12 +104,25 @@ impl Load {
         }
     }
 
+    /// The same clients, and jobs that begin by the clock.
+    pub(super) async fn with_schedules(site: &Site, longest: Duration) -> Self {
+        let load = Self::prepare(site, longest).await;
+        let program = site.start().await;
+        let scheduled = Some(Scheduled::prepare(&program.client, &load.trained).await);
+        site.kill(program).await;
+        Self { scheduled, ..load }
+    }
+
     /// Wants things until [`Load::end`], and then waits until every promise is kept.
     pub(super) async fn run(&self, random: &mut Random) {
         let (first, second) = (random.fork(), random.fork());
         let submitting = async { tokio::join!(self.submit("a", first), self.submit("b", second)) };
         tokio::select! {
-            _all_is_kept = async { submitting.await; self.settle().await } => {}
+            _all_is_kept = async {
+                submitting.await;
+                self.pause().await;
+                self.settle().await;
+            } => {}
             () = self.watch() => {}
             () = self.follow() => {}
         }
@@ -132,7 +153,8 @@ impl Load {
             let stage = match random.below(16) {
                 0 | 1 => Stage::Cancel,
                 2 => Stage::Hesitate,
-                3..=6 => Stage::Predict,
+                3..=5 => Stage::Predict,
+                6 => Stage::Batch,
                 _ => Stage::Train,
             };
             let rows = if random.below(4) == 0 { 400 } else { 1 };
@@ -147,15 +169,18 @@ impl Load {
     /// Asks until it is promised.
     pub(super) async fn promised(&self, key: &str, want: Want) -> Promise {
         let stage = want.stage;
-        let (path, body) = match stage {
-            Stage::Predict => ("/api/v1/ml/$predict", self.predict(key)),
-            _ => ("/api/v1/ml/$train", self.train(key, want)),
+        let batch = format!("/api/v1/ml/$batch-predict?artifact_id={}&chunk_rows=1", self.trained);
+        let (path, media, body) = match stage {
+            Stage::Predict => ("/api/v1/ml/$predict", JSON, self.predict(key).to_string()),
+            Stage::Batch => (&*batch, "text/csv", file(key)),
+            _ => ("/api/v1/ml/$train", JSON, self.train(key, want).to_string()),
         };
         let began = Instant::now();
         loop {
             let asked = async |client: TestClient| {
-                let request = client.request(Method::POST, path).json(&body);
-                request.header("idempotency-key", key).try_send().await.ok()
+                let request = client.request(Method::POST, path).header("content-type", media);
+                let request = request.body(body.clone()).header("idempotency-key", key);
+                request.try_send().await.ok()
             };
             match self.ask(asked).await {
                 Some(answer) if answer.status == 202 => {
@@ -171,6 +196,31 @@ impl Load {
             }
             assert!(began.elapsed() < PATIENCE, "{key} is not promised");
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Lets nothing more begin by the clock.
+    async fn pause(&self) {
+        for path in self.scheduled.iter().flat_map(Scheduled::pauses) {
+            let began = Instant::now();
+            loop {
+                let asked = async |client: TestClient| {
+                    client.request(Method::POST, &path).try_send().await.ok()
+                };
+                if self.ask(asked).await.is_some_and(|it| it.status == 200) {
+                    break;
+                }
+                assert!(began.elapsed() < PATIENCE, "{path} does not answer");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    /// Checks what began by the clock. Returns how many jobs that are.
+    pub(super) async fn check_scheduled(&self, client: &TestClient) -> usize {
+        match &self.scheduled {
+            Some(scheduled) => scheduled.check(client).await,
+            None => 0,
         }
     }
 
@@ -363,6 +413,12 @@ impl Load {
     pub(super) fn record(&self, promise: &Promise) -> Value {
         self.seen.lock()[&promise.submitted.job].0.clone()
     }
+}
+
+/// A file that is predicted for, and comes back as it is.
+pub(super) fn file(key: &str) -> String {
+    let rows: String = (1..=3).map(|it| format!("2026-0{it},{key},1.5\r\n")).collect();
+    format!("time_period,location,sample_0\r\n{rows}")
 }
 
 /// Whether nothing may change any more.

@@ -15,5 +15,7 @@ mod outage;
 mod places;
 mod random;
 mod recovery;
+mod scheduled;
 mod site;
 mod storm;
+mod workers;

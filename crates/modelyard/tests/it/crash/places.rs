@@ -39,7 +39,7 @@ on_both_databases! {
 /// Ends at each place of a part in turn, which must happen, and keeps every promise between them.
 async fn walk(site: &Site, part: usize) {
     let mut random = Random::of_this_run();
-    let load = Load::prepare(site, Duration::from_millis(30)).await;
+    let load = Load::with_schedules(site, Duration::from_millis(30)).await;
     let walking = async {
         for place in PLACES.iter().skip(part).step_by(PARTS) {
             println!("{place}");

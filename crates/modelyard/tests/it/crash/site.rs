@@ -11,7 +11,7 @@ use tokio::process::Command;
 use tokio::sync::watch;
 
 use super::ledger::{self, Line, TRAIN};
-use crate::support::program::{Program, Project, Starting, serve};
+use crate::support::program::{BINARY, Program, Project, Starting, plain, serve};
 use crate::support::{files, until};
 
 /// How long the end of a process may take.
@@ -26,6 +26,8 @@ pub(super) struct Site {
     blobs: Option<PathBuf>,
     database: String,
     concurrency: usize,
+    /// Whether the program that serves does no jobs.
+    serves_only: bool,
     /// The program that serves now.
     server: watch::Sender<Option<TestClient>>,
 }
@@ -35,30 +37,58 @@ impl Site {
     pub(super) fn new(database: &str, concurrency: usize) -> Self {
         let (project, database) = (Arc::new(Project::new(TRAIN)), database.to_owned());
         let (data, server) = (project.data(), watch::Sender::new(None));
-        Self { project, data, blobs: None, database, concurrency, server }
+        Self { project, data, blobs: None, database, concurrency, serves_only: false, server }
+    }
+
+    /// A site with a store of content that others may share.
+    pub(super) fn shared(database: &str) -> Self {
+        let mut site = Self::new(database, 1);
+        let blobs = site.project.path().with_file_name("shared-blobs");
+        fs_err::create_dir(&blobs).unwrap();
+        site.blobs = Some(blobs);
+        site
     }
 
     /// Two nodes on one database and one store of content.
     pub(super) fn pair(database: &str) -> (Self, Self) {
-        let mut first = Self::new(database, 1);
-        let [data, blobs] =
-            ["data-2", "shared-blobs"].map(|it| first.project.path().with_file_name(it));
-        fs_err::create_dir(&blobs).unwrap();
-        first.blobs = Some(blobs);
-        let second = Self {
-            project: Arc::clone(&first.project),
-            data,
-            blobs: first.blobs.clone(),
-            database: database.to_owned(),
-            concurrency: 1,
-            server: watch::Sender::new(None),
-        };
+        let first = Self::shared(database);
+        let second = first.beside("data-2");
         (first, second)
+    }
+
+    /// Another node on the same database and store of content, with data of its own.
+    pub(super) fn beside(&self, data: &str) -> Self {
+        let data = self.project.path().with_file_name(data);
+        let mut other = self.without_workers();
+        other.data = data;
+        other.serves_only = self.serves_only;
+        other.server = watch::Sender::new(None);
+        other
+    }
+
+    /// The same node, which does no jobs when it serves.
+    pub(super) fn without_workers(&self) -> Self {
+        Self {
+            project: Arc::clone(&self.project),
+            data: self.data.clone(),
+            blobs: self.blobs.clone(),
+            database: self.database.clone(),
+            concurrency: self.concurrency,
+            serves_only: true,
+            server: self.server.clone(),
+        }
     }
 
     /// The program, as it is started here.
     pub(super) fn serve(&self) -> Command {
-        let mut command = serve(&self.project.path(), &self.data);
+        let mut command = self.equipped(serve(&self.project.path(), &self.data));
+        if self.serves_only {
+            command.arg("--no-workers");
+        }
+        command
+    }
+
+    fn equipped(&self, mut command: Command) -> Command {
         if let Some(blobs) = &self.blobs {
             command.env("MODELYARD_BLOBS__URL", format!("file://{}", blobs.display()));
         }
@@ -69,6 +99,33 @@ impl Site {
         let log = fs_err::OpenOptions::new().create(true).append(true).open(self.log());
         command.stderr(log.unwrap().into_parts().0);
         command
+    }
+
+    /// Starts a process that does jobs and nothing else.
+    pub(super) fn work(&self) -> Starting {
+        let mut command = Command::new(BINARY);
+        command.arg("worker").arg(self.project.path()).arg("--data-dir").arg(&self.data);
+        command.args(["--queues", "train,predict,batch"]);
+        Starting::new(self.equipped(plain(command)))
+    }
+
+    /// Works until `moment`, wherever it is then.
+    pub(super) async fn work_until(&self, moment: Duration) {
+        let mut process = self.work();
+        tokio::time::sleep(moment).await;
+        if let Some(status) = process.has_ended() {
+            panic!("it ended by itself: {status}");
+        }
+        process.signal(Signal::KILL);
+        process.ended(SOON).await;
+    }
+
+    /// Asks a process that works to stop, and looks at what it leaves behind.
+    pub(super) async fn stop_working(&self, mut process: Starting) {
+        process.signal(Signal::TERM);
+        let status = process.ended(SOON).await;
+        assert!(status.success(), "{status}");
+        self.nothing_is_left().await;
     }
 
     /// Whoever serves now, and when that changes.

@@ -34,7 +34,7 @@ struct Moments {
 
 async fn storm(site: &Site, Moments { kills, serving }: Moments) {
     let mut random = Random::of_this_run();
-    let load = Load::prepare(site, Duration::from_millis(60)).await;
+    let load = Load::with_schedules(site, Duration::from_millis(60)).await;
     let began = Instant::now();
     let program = site.start().await;
     let starting = began.elapsed();
