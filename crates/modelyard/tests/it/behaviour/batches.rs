@@ -209,6 +209,42 @@ on_both_databases! {
         server.stop().await;
     }
 
+    async fn a_schedule_does_a_batch_with_the_content_of_an_artifact(database: TestDatabase) {
+        let (server, client) = start_model(&database).await;
+        let id = training(&client).await;
+        let run = async |content: Value, wish: Value| {
+            let data = json!({"content": content, "content_type": "text/csv"});
+            let file = client.post("/api/v1/artifacts", &json!({"data": data})).await.expect(201);
+            let mut input = json!({"artifact_id": id, "source_artifact_id": file.body["id"]});
+            input.as_object_mut().unwrap().extend(wish.as_object().unwrap().clone());
+            let schedule = json!({"name": "every day",
+                "trigger": {"type": "cron", "expression": "@daily"},
+                "target": {"kind": "ml.batch-predict", "input": input}});
+            let schedule = client.post("/api/v1/schedules", &schedule).await.expect(201).body;
+            let path = format!("/api/v1/schedules/{}/$run-now", text(&schedule["id"]));
+            let begun = client.request(Method::POST, &path).send().await.expect(202).body;
+            let job = ended(&client, &text(&begun["job_id"])).await;
+            let artifact = job["artifact_id"].as_str().unwrap_or_default();
+            let path = format!("/api/v1/artifacts/{artifact}/$download");
+            (job["error"].clone(), client.get(&path).await.text())
+        };
+        let expected = "location,sample_0\r\na,3\r\nb,3\r\n";
+        let (error, result) = run(json!("location\na\nb\n"), json!({"chunk_rows": 1})).await;
+        assert_eq!((error, &*result), (Value::Null, expected));
+        let rows = json!([{"location": "a"}, {"location": "b"}]);
+        assert_eq!(run(rows, json!({})).await.1, expected);
+        let long: Vec<Value> = (0..20_000).map(|it| json!({"location": it})).collect();
+        assert_eq!(run(json!(long), json!({})).await.1.lines().count(), 20_001);
+        let (error, _) = run(json!("a,a\n1,2\n"), json!({"format": "csv"})).await;
+        assert!(text(&error).starts_with("ValueError: "), "{error}");
+
+        let refused = json!({"name": "x", "trigger": {"type": "cron", "expression": "@daily"},
+            "target": {"kind": "ml.batch-predict", "input": {"config_id": id, "output": "xls"}}});
+        let refused = client.post("/api/v1/schedules", &refused).await.expect(422).body;
+        assert_eq!(refused["errors"].as_array().unwrap().len(), 4, "{refused}");
+        server.stop().await;
+    }
+
     async fn the_same_request_with_the_same_key_is_one_batch(database: TestDatabase) {
         let (server, client) = start_model(&database).await;
         let id = training(&client).await;

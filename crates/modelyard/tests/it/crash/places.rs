@@ -16,7 +16,7 @@ use super::site::Site;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// In so many parts, each of which a run has time for.
-const PARTS: usize = 4;
+const PARTS: usize = 6;
 
 on_both_databases! {
     async fn killed_at_places_of_the_first_part_it_keeps_what_it_promised(database: TestDatabase) {
@@ -33,6 +33,14 @@ on_both_databases! {
 
     async fn killed_at_places_of_the_fourth_part_it_keeps_what_it_promised(database: TestDatabase) {
         Box::pin(walk(&Site::new(&database.url, 2), 3)).await;
+    }
+
+    async fn killed_at_places_of_the_fifth_part_it_keeps_what_it_promised(database: TestDatabase) {
+        Box::pin(walk(&Site::new(&database.url, 2), 4)).await;
+    }
+
+    async fn killed_at_places_of_the_sixth_part_it_keeps_what_it_promised(database: TestDatabase) {
+        Box::pin(walk(&Site::new(&database.url, 2), 5)).await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use modelyard_testkit::{TestClient, TestDatabase, on_both_databases, run};
 
+use super::check;
 use super::ledger::What;
 use super::load::{Load, Promise, Stage, Want};
 use super::site::Site;
@@ -15,6 +16,29 @@ const ON_THE_SAME_NODE: Duration = Duration::from_secs(1);
 const ON_ANOTHER: Duration = Duration::from_secs(5);
 
 on_both_databases! {
+    async fn a_training_whose_end_was_written_down_is_not_run_again(database: TestDatabase) {
+        let site = Site::new(&database.url, 1);
+        let load = Load::prepare(&site, Duration::ZERO).await;
+        for place in ["train.noted", "train.stored", "step.journaled", "publish.begins"] {
+            let want = Want { stage: Stage::Train, takes: Duration::ZERO, rows: 1 };
+            let within = Duration::from_secs(20);
+            let (promise, ()) =
+                tokio::join!(load.promised(place, want), site.live_until(place, within));
+            let runs = || {
+                let lines = site.ledger().into_iter();
+                lines.filter(|it| it.what == What::Begin && it.key == place).count()
+            };
+            assert_eq!(runs(), 1, "{place}");
+            let program = site.start().await;
+            let record = ended(&program.client, &promise.submitted.job).await;
+            assert_eq!((&record["status"], &record["attempt"]), (&"completed".into(), &2.into()));
+            assert_eq!(runs(), 1, "{place}: it was run again");
+            load.look_at(&program.client).await;
+            check::all_is_kept(&site, &load, &program.client).await;
+            site.stop(program).await;
+        }
+    }
+
     async fn a_restarted_node_has_its_job_running_again_within_a_second(database: TestDatabase) {
         let site = Site::new(&database.url, 1);
         let load = Load::prepare(&site, Duration::ZERO).await;

@@ -11,7 +11,7 @@ use crate::support::{text, until};
 
 /// What every job of the schedules is labelled.
 const LABEL: &str = "by the clock";
-/// What a batch that begins by the clock predicts for.
+/// What a batch that begins by the clock comes to.
 const FILE: &str = "time_period,location\r\n2026-02,x\r\n2026-02,y\r\n";
 
 /// Two schedules that fire every second.
@@ -21,7 +21,10 @@ pub(super) struct Scheduled(Vec<String>);
 impl Scheduled {
     /// Makes them for a service whose training this is.
     pub(super) async fn prepare(client: &TestClient, trained: &str) -> Self {
-        let data = json!({"content_type": "text/csv", "content": FILE});
+        let rows = ["x", "y"].map(|it| json!(["2026-02", it]));
+        let rows = json!({"columns": ["time_period", "location"], "data": rows});
+        let media = "application/vnd.chapkit.dataframe+json";
+        let data = json!({"content_type": media, "content": rows});
         let file = client.post("/api/v1/artifacts", &json!({"data": data})).await.expect(201);
         let frame = json!({"columns": ["time_period", "location"], "data": [["2026-02", "x"]]});
         let targets = [

@@ -207,6 +207,11 @@ impl Site {
         }
     }
 
+    /// Whether other nodes share its work.
+    pub(super) fn is_one_of_several(&self) -> bool {
+        self.blobs.is_some()
+    }
+
     /// What trainings did so far.
     pub(super) fn ledger(&self) -> Vec<Line> {
         ledger::read(&self.project.mark())
