@@ -68,41 +68,42 @@ pub(super) async fn claim(
     most: usize,
     now: Time,
 ) -> Result<Vec<Claimed>> {
-    // A key is unique among those that wait; one that waits again must not meet its successor.
     // Nodes that claim at the same moment pass over each other's rows. That a claim is on the disk need
     // not be waited for: one that a crash of the server undoes is as one that its node lost.
-    let (at_once, skip) = match conn.dialect() {
-        Dialect::Sqlite => ("", ""),
+    let (at_once, skip, row) = match conn.dialect() {
+        Dialect::Sqlite => ("", "", "id"),
         Dialect::Postgres => (
             " AND (SELECT set_config('synchronous_commit', 'off', TRUE)) IS NOT NULL",
             " FOR UPDATE SKIP LOCKED",
+            "ctid",
         ),
     };
+    // The limit is part of the text, so that a planner knows how few rows it is for. A key is unique among
+    // those that wait; one that waits again must not meet its successor.
     let mut claimed: Vec<Claimed> = query(format!(
-        "WITH due AS (
-             SELECT id FROM jobs
-             WHERE tenant_id = $1 AND service_id = $2 AND queue = $3 AND status = 'pending'
-                 AND run_at <= $4 AND NOT EXISTS (
+        "WITH due AS MATERIALIZED (
+             SELECT tenant_id, service_id, {row} AS claimed FROM jobs
+             WHERE tenant_id || '/' || service_id || '/' || queue = $1 AND status = 'pending'
+                 AND run_at <= $2 AND NOT EXISTS (
                      SELECT 1 FROM paused_queues
-                     WHERE tenant_id = $1 AND service_id = $2 AND queue = $3)
+                     WHERE tenant_id || '/' || service_id || '/' || queue = $1)
                  AND (serial_key IS NULL OR NOT EXISTS (
                      SELECT 1 FROM jobs AS other
-                     WHERE other.tenant_id = $1 AND other.service_id = $2
+                     WHERE other.tenant_id = jobs.tenant_id AND other.service_id = jobs.service_id
                          AND other.kind = jobs.kind AND other.serial_key = jobs.serial_key
                          AND other.status IN ('pending', 'running') AND other.id < jobs.id)){at_once}
-             ORDER BY priority DESC, run_at, id LIMIT $6{skip})
-         UPDATE jobs SET status = 'running', started_at = $4, node = $5, unique_key = NULL,
-             token = CASE WHEN token < $7 THEN $7 ELSE token + 1 END, attempt = attempt + 1, revision = revision + 1
-         WHERE tenant_id = $1 AND service_id = $2 AND id IN (SELECT id FROM due)
+             ORDER BY priority DESC, run_at, id LIMIT {most}{skip})
+         UPDATE jobs SET status = 'running', started_at = $2, node = $3, unique_key = NULL,
+             token = CASE WHEN token < $4 THEN $4 ELSE token + 1 END, attempt = attempt + 1,
+             revision = revision + 1
+         FROM due WHERE jobs.tenant_id = due.tenant_id AND jobs.service_id = due.service_id
+             AND jobs.{row} = due.claimed
          RETURNING {}",
         Claimed::COLUMNS
     ))
-    .bind(&*lane.tenant)
-    .bind(&*lane.service)
-    .bind(&*lane.queue)
+    .bind(lane.key())
     .bind(now)
     .bind(node)
-    .bind(i64::try_from(most).unwrap_or(i64::MAX))
     // Of the present moment, so that it is not that of a claim which was undone.
     .bind(now.micros())
     .fetch_all(conn)

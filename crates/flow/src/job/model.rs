@@ -404,6 +404,12 @@ impl Lane {
         let (tenant, service) = (scope.tenant().into(), scope.service().into());
         Self { tenant, service, queue: queue.into() }
     }
+
+    /// As the database has it; the last two have no `/` in them.
+    pub(super) fn key(&self) -> String {
+        let Self { tenant, service, queue } = self;
+        format!("{tenant}/{service}/{queue}")
+    }
 }
 
 /// A job that was claimed for running.
