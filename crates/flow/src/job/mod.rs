@@ -156,10 +156,12 @@ impl Jobs {
         drop(conn);
         let (job, artifact, run_at) = (new.id, new.artifact, new.wishes.run_at);
         let terms = self.terms(scope, &new, &lane.queue, None, now);
+        let has_deadline = terms.deadline_at.is_some();
         let added = Added::new(scope, new, terms);
         machine.added.write(&machine.background, &machine.db, added).await?;
         self.note_waiting(&lane, bytes);
-        let lane = run_at.is_none_or(|it| it <= now).then_some(lane);
+        let is_due = run_at.is_none_or(|it| it <= now);
+        let lane = (is_due && !has_deadline).then_some(lane);
         Ok(Submission { job, artifact, existed: false, lane })
     }
 
@@ -240,9 +242,11 @@ impl Jobs {
         let run_at = new.wishes.run_at;
         let room = self.may_be_full(conn, scope, &lane, bytes).await?;
         let terms = self.terms(scope, &new, &lane.queue, room, now);
+        let has_deadline = terms.deadline_at.is_some();
         if store::insert(conn, scope, new, terms).await? {
             self.note_waiting(&lane, bytes);
-            let lane = run_at.is_none_or(|it| it <= now).then_some(lane);
+            let is_due = run_at.is_none_or(|it| it <= now);
+            let lane = (is_due && !has_deadline).then_some(lane);
             return Ok(Submission { job, artifact, existed: false, lane });
         }
         if let Some(key) = unique

@@ -365,7 +365,7 @@ pub struct Submission {
     pub artifact: Option<Ulid>,
     /// Whether it was there before.
     pub existed: bool,
-    /// Where it waits, when it is due.
+    /// Where it waits, when that is all that a dispatcher has to know of it.
     pub(super) lane: Option<Lane>,
 }
 
