@@ -99,6 +99,8 @@ async fn fill(database: &TestDatabase, blobs: &Blobs) -> Vec<Bytes> {
         ];
         insert(&mut conn, "tasks", &[&columns[..], &times(now)].concat()).await;
     }
+    fill_jobs(&mut conn, clock.ulid(), now).await;
+    fill_schedules(&mut conn, clock.ulid(), now).await;
     let contents =
         vec![Bytes::new(), Bytes::from(vec![7; 3_000_000]), Bytes::from_static(b"abc"), noise()];
     for content in &contents {
@@ -106,7 +108,88 @@ async fn fill(database: &TestDatabase, blobs: &Blobs) -> Vec<Bytes> {
         blobs.refer(&mut conn, &test_scope(), &stored).await.unwrap();
         stored.settle(true).await;
     }
+    for table in TABLES {
+        let sql = format!("SELECT COUNT(*) FROM {table}");
+        let (rows,): (i64,) = query(sql).fetch_one(&mut conn).await.unwrap();
+        assert!(rows > 0, "nothing is in the table {table}");
+    }
     contents
+}
+
+/// A job with all that belongs to one.
+async fn fill_jobs(conn: &mut Conn, id: Ulid, now: Time) {
+    let job = [
+        ("id", id.into()),
+        ("kind", "ml.train".into()),
+        ("status", "failed".into()),
+        ("submitted_at", now.into()),
+        ("finished_at", now.into()),
+        ("serial_key", "a key".into()),
+        ("token", i64::MAX.into()),
+        ("dead_letter", true.into()),
+        ("progress", "{\"at\":1,\"fraction\":0.5}".into()),
+        ("log_tail", "[\"a \u{1f600}\"]".into()),
+    ];
+    insert(conn, "jobs", &job).await;
+    let of = ("job_id", Value::from(id));
+    let input: Vec<u8> = (0..=255).rev().collect();
+    let inputs = [of.clone(), ("input", input.into()), ("created_at", now.into())];
+    insert(conn, "job_inputs", &inputs).await;
+    let step = [
+        of.clone(),
+        ("name", "fit".into()),
+        ("node", "".into()),
+        ("result", "{\"z\":1.0,\"a\":\"\\u0000\"}".into()),
+        ("attempt", 2.into()),
+        ("started_at", now.into()),
+        ("finished_at", now.into()),
+    ];
+    insert(conn, "job_steps", &step).await;
+    let lines = [
+        of.clone(),
+        ("first_seq", 1.into()),
+        ("last_seq", 1.into()),
+        ("lines", "[{\"seq\":1,\"at\":1,\"stream\":\"stdout\",\"text\":\"a\"}]".into()),
+    ];
+    insert(conn, "job_logs", &lines).await;
+    let key = [
+        of,
+        ("name", "a request".into()),
+        ("fingerprint", "0f".into()),
+        ("artifact_id", id.into()),
+        ("created_at", now.into()),
+    ];
+    insert(conn, "job_keys", &key).await;
+    insert(conn, "paused_queues", &[("queue", "train".into()), ("paused_at", now.into())]).await;
+}
+
+/// A schedule and what came of a tick.
+async fn fill_schedules(conn: &mut Conn, id: Ulid, now: Time) {
+    let schedule = [
+        ("id", id.into()),
+        ("name", "daily".into()),
+        ("enabled", true.into()),
+        ("expression", "@daily".into()),
+        ("time_zone", "Europe/Berlin".into()),
+        ("kind", "ml.train".into()),
+        ("input", "{}".into()),
+        ("misfire", "once".into()),
+        ("overlap", "skip".into()),
+        ("jitter_seconds", 0.into()),
+        ("owner", "somebody".into()),
+        ("next_at", now.into()),
+        ("revision", 1.into()),
+    ];
+    insert(conn, "schedules", &[&schedule[..], &times(now)].concat()).await;
+    let run = [
+        ("schedule_id", id.into()),
+        ("tick_at", now.into()),
+        ("fired_at", now.into()),
+        ("outcome", "fired".into()),
+        ("manual", false.into()),
+        ("settled", true.into()),
+    ];
+    insert(conn, "schedule_runs", &run).await;
 }
 
 fn noise() -> Bytes {
@@ -156,7 +239,7 @@ on_both_databases! {
         let blobs = open_blobs(&database);
         let contents = fill(&database, &blobs).await;
         let written = backup(&database.db, &blobs, &database.clock, &file(&database)).await.unwrap();
-        assert_eq!((written.rows, written.objects), (82, 4));
+        assert_eq!((written.rows, written.objects), (90, 4));
         assert!(written.damaged.is_empty());
         let before = dump(&database.db).await;
 

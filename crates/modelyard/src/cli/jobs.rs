@@ -1,5 +1,6 @@
 //! `modelyard jobs`: speaks to a running service over HTTP, as any client does.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -104,7 +105,7 @@ impl JobsCommand {
             }
             Verb::Retry { id, follow } => {
                 let retried = service.ask(Method::POST, &format!("/{id}/$retry")).await?;
-                let id = text(&retried, "job_id").to_owned();
+                let id = text(&retried, "job_id").into_owned();
                 println!("{id}");
                 if follow { service.follow(&id, false).await } else { Ok(()) }
             }
@@ -136,7 +137,7 @@ impl Service {
         let status = answer.status();
         let problem: Value = answer.json().await.unwrap_or_default();
         let detail = problem["detail"].as_str().unwrap_or("the service says no more");
-        Err(format!("{status}: {detail}").into())
+        Err(format!("{status}: {}", printable(detail)).into())
     }
 
     async fn ask(&self, method: Method, path: &str) -> Outcome<Value> {
@@ -152,7 +153,8 @@ impl Service {
         let jobs = found["items"].as_array().cloned().unwrap_or_default();
         println!("{:26}  {:9}  {:16}  {:24}  LABEL", "ID", "STATUS", "KIND", "SUBMITTED");
         for job in &jobs {
-            let submitted = text(job, "submitted_at").get(..19).unwrap_or_default();
+            let submitted = text(job, "submitted_at");
+            let submitted = submitted.get(..19).unwrap_or_default();
             println!(
                 "{:26}  {:9}  {:16}  {submitted:24}  {}",
                 text(job, "id"),
@@ -169,7 +171,7 @@ impl Service {
         for (key, value) in job.as_object().into_iter().flatten() {
             match value {
                 Value::Null => {}
-                Value::String(it) => println!("{key:16} {it}"),
+                Value::String(it) => println!("{key:16} {}", printable(it)),
                 other => println!("{key:16} {other}"),
             }
         }
@@ -209,7 +211,7 @@ impl Service {
                     bar.finish_and_clear();
                     let status = text(&job, "status");
                     println!("{id} is {status}");
-                    return match status {
+                    return match &*status {
                         "completed" => Ok(()),
                         _ => Err(format!("{id} is {status}: {}", text(&job, "error")).into()),
                     };
@@ -253,7 +255,7 @@ impl Service {
                 }
                 show_progress(bar, &data);
                 let status = text(&data, "status");
-                if matches!(status, "completed" | "failed" | "canceled" | "deleted") {
+                if matches!(&*status, "completed" | "failed" | "canceled" | "deleted") {
                     return Ok(Some(data));
                 }
             }
@@ -274,9 +276,29 @@ fn show_progress(bar: &ProgressBar, job: &Value) {
     }
     let message = text(progress, "message");
     let message = if message.is_empty() { text(job, "status") } else { message };
-    bar.set_message(message.to_owned());
+    bar.set_message(message.into_owned());
 }
 
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap_or_default()
+fn text<'a>(value: &'a Value, key: &str) -> Cow<'a, str> {
+    printable(value[key].as_str().unwrap_or_default())
+}
+
+/// Scripts and clients chose these texts, and a terminal does what control characters say.
+fn printable(text: &str) -> Cow<'_, str> {
+    let acts = |it: char| it.is_control() && !matches!(it, '\n' | '\t');
+    if text.contains(acts) { text.replace(acts, "\u{fffd}").into() } else { text.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_does_not_act_on_the_terminal() {
+        assert_eq!(printable("a\tb\nc"), "a\tb\nc");
+        assert_eq!(
+            printable("a\u{1b}]52;c;eA==\u{7}\u{9b}2J\r"),
+            "a\u{fffd}]52;c;eA==\u{fffd}\u{fffd}2J\u{fffd}"
+        );
+    }
 }

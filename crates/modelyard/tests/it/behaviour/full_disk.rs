@@ -161,7 +161,8 @@ fn jobs_wait_for_room_on_a_full_disk_and_go_on() {
         for it in &submitted {
             client.get(&format!("/api/v1/jobs/{}", it.job)).await.expect(200);
         }
-        client.get("/health").await;
+        let health = client.get("/health").await;
+        assert!(matches!(health.status.as_u16(), 200 | 503), "{}", health.body);
 
         fs_err::remove_file(&ballast).unwrap();
         for it in &submitted {

@@ -44,6 +44,7 @@ pub(super) async fn all_is_kept(site: &Site, load: &Load, client: &TestClient) {
             _ => training_is_kept(client, site, promise, &record, &ledger).await,
         }
     }
+    assert!(lost * 10 <= promises.len(), "{lost} of {} were given up", promises.len());
     let scheduled = load.check_scheduled(client).await;
     nothing_is_half_written(client).await;
     // And the one before the first kill: a request that was sent again has made no second job.
