@@ -17,6 +17,11 @@ pub fn run() -> Result<()> {
         let mut clippy = cargo(&["clippy", "--workspace", "--all-targets", "--all-features"]);
         shell::run(clippy.args(["--quiet", "--", "-D", "warnings"]))
     });
+    // They have a workspace of their own, which nothing else compiles.
+    steps.run("fuzz targets", || {
+        let mut check = cargo(&["check", "--quiet", "--manifest-path", "fuzz/Cargo.toml"]);
+        shell::run(check.arg("--target-dir").arg(shell::target().join("fuzz")))
+    });
     steps.run("documentation", || {
         let mut rustdoc = cargo(&["doc", "--workspace", "--no-deps", "--quiet"]);
         rustdoc.arg("--document-private-items");
@@ -28,6 +33,7 @@ pub fn run() -> Result<()> {
         println!("\n== dependencies: not checked, because cargo-deny is not installed");
     }
     steps.run("no paths of one machine", no_machine_paths);
+    steps.run("no half merges", no_half_merges);
     steps.finish()
 }
 
@@ -43,7 +49,15 @@ fn dependencies() -> Result<()> {
 
 /// A path that exists on one person's machine helps nobody else, and tells where it was written.
 fn no_machine_paths() -> Result<()> {
-    let pattern = r"(^|[^A-Za-z0-9_.])/(work|root|farm|home/[a-z]+|Users/[a-z]+|tmp/bash_jobs)/";
+    nowhere(r"(^|[^A-Za-z0-9_.])/(work|root|farm|home/[a-z]+|Users/[a-z]+|tmp/bash_jobs)/")
+}
+
+/// What `git merge` leaves where two changes met, also in files that nothing compiles.
+fn no_half_merges() -> Result<()> {
+    nowhere("^(<<<<<<<|>>>>>>>) ")
+}
+
+fn nowhere(pattern: &str) -> Result<()> {
     let mut grep = Command::new("git");
     grep.args(["grep", "--line-number", "-I", "--extended-regexp", pattern]);
     let output = grep.current_dir(shell::root()).output()?;
