@@ -268,13 +268,13 @@ pub struct Outcome {
     pub columns: Vec<String>,
     /// Its result: a data frame as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<Content>,
+    pub result: Option<KeptResult>,
 }
 
 /// A result: in the journal, or by the hash of what is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Content {
+pub enum KeptResult {
     Small(String),
     Large(String),
 }

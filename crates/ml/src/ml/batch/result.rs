@@ -13,7 +13,7 @@ use modelyard_run::publish::Publication;
 use serde_json::json;
 
 use super::chunk::{Failures, Unusable};
-use super::model::{BATCH_PREDICTED, BATCH_TRAINED, Content, Metadata, Outcome};
+use super::model::{BATCH_PREDICTED, BATCH_TRAINED, KeptResult, Metadata, Outcome};
 use super::sheet::Sheet;
 use super::work::{Place, Running, Tally, Task};
 
@@ -87,8 +87,8 @@ impl Running<'_> {
             return Err(Failed::new("CancelledError", "the job was canceled"));
         }
         Ok(match &outcome.result {
-            Some(Content::Small(json)) => Some(Bytes::from(json.clone())),
-            Some(Content::Large(hash)) => Some(self.read(hash).await?),
+            Some(KeptResult::Small(json)) => Some(Bytes::from(json.clone())),
+            Some(KeptResult::Large(hash)) => Some(self.read(hash).await?),
             None => None,
         })
     }
@@ -108,7 +108,7 @@ impl Running<'_> {
     /// The results are in the artifact now. Should this be missed, they go some days later.
     async fn forget(&self, tally: &Tally) {
         let results = tally.chunks.values().filter_map(|it| match &it.1.result {
-            Some(Content::Large(hash)) => Some(hash.clone()),
+            Some(KeptResult::Large(hash)) => Some(hash.clone()),
             _ => None,
         });
         let hashes: Vec<String> = results.collect();

@@ -19,7 +19,7 @@ use modelyard_run::runner::{Archive, Run, RunError, Stream, Watcher};
 use parking_lot::Mutex;
 
 use super::chunk::{Chunk, Failures};
-use super::model::{Batch, Content, Operation, Order, Outcome};
+use super::model::{Batch, KeptResult, Operation, Order, Outcome};
 use super::predict::Predicting;
 use super::source::Source;
 use crate::ml::attempt::word;
@@ -206,7 +206,7 @@ impl Running<'_> {
     /// What an earlier attempt of the job made of a chunk, if that is still there.
     async fn done(&self, step: &str) -> Result<Option<Outcome>, Failed> {
         let Some(outcome) = self.context.done::<Outcome>(step).await? else { return Ok(None) };
-        if let Some(Content::Large(hash)) = &outcome.result
+        if let Some(KeptResult::Large(hash)) = &outcome.result
             && self.stored(hash).await?.is_none()
         {
             return Ok(None);
@@ -246,10 +246,10 @@ impl Running<'_> {
             let json = compute_sized(size, write).await?;
             let json = json.map_err(Failure::from)?;
             if json.len() <= SMALL {
-                outcome.result = Some(Content::Small(json));
+                outcome.result = Some(KeptResult::Small(json));
             } else {
                 let put = self.ml.0.artifacts.blobs().put(Bytes::from(json)).await?;
-                outcome.result = Some(Content::Large(put.blob().hash.clone()));
+                outcome.result = Some(KeptResult::Large(put.blob().hash.clone()));
                 stored = Some(put);
             }
         }
