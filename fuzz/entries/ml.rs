@@ -62,11 +62,12 @@ pub fn batch(bytes: &[u8]) {
     let piece = usize::from(first >> 5) + 1;
     let mut last = 0;
     for piece in file.chunks(piece).map(Some).chain([None]) {
-        let chunks = match piece {
+        let taken = match piece {
             Some(piece) => reader.push(piece),
             None => reader.finish(),
         };
-        for chunk in chunks.expect("it was read when it was looked at") {
+        taken.expect("it was read when it was looked at");
+        while let Some(chunk) = reader.next_chunk() {
             assert_eq!(chunk.first_row, last + 1);
             last = chunk.last_row;
         }

@@ -23,8 +23,15 @@ const MOST_CHUNK_ROWS: i64 = 100_000;
 /// Chunks of one batch. Each is a row in the journal of its job, so in a large file they have more
 /// rows than was asked for.
 const MOST_CHUNKS: u64 = 2000;
-/// Bytes of memory that the rows of a chunk take; more in a file that would have too many of them.
+/// Bytes of memory that the rows of a chunk take; more in a file that would have too many of them, but
+/// never more than the second.
 const CHUNK_BYTES: u64 = 16 << 20;
+const MOST_CHUNK_BYTES: u64 = 64 << 20;
+/// Cells of a table. A line of two bytes is a row of as many cells as there are columns, so that the
+/// size of a file says little about them.
+pub(super) const MOST_CELLS: u64 = MOST_CHUNKS * MOST_CHUNK_BYTES / size_of::<Cell>() as u64;
+/// Bytes of the names of all columns together, as in the header line of a CSV file.
+pub(super) const MOST_NAME_BYTES: usize = MOST_ROW_BYTES;
 /// Trainings of one batch.
 pub(super) const MOST_TRAININGS: u64 = 2000;
 /// Chunks at a time unless the request says otherwise, and at most.
@@ -177,7 +184,7 @@ impl Batch {
             Shape::Items(_) => 0,
         };
         let all = self.size_bytes.saturating_add(cells.saturating_mul(size_of::<Cell>() as u64));
-        let bytes = CHUNK_BYTES.max(all.div_ceil(MOST_CHUNKS));
+        let bytes = all.div_ceil(MOST_CHUNKS).clamp(CHUNK_BYTES, MOST_CHUNK_BYTES);
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         Sizes { rows, bytes, by_group: operation == Operation::Train }
     }
@@ -342,6 +349,7 @@ mod tests {
         assert_eq!(sizes(20_000, 1 << 30), small);
         assert_eq!(sizes(10_000_000, 1).rows, 5000);
         assert_eq!(sizes(1, 64 << 30).bytes, (64_usize << 30).div_ceil(2000));
+        assert_eq!(sizes(1, 1 << 40).bytes, 64 << 20);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! A file from its bytes to what is done with it: a first look while it comes, and later its chunks.
 //! No I/O in this file.
 
+use std::vec;
+
 use modelyard_run::frame::Cell;
 
 use super::chunk::{Chunk, Chunker, Content, Failures, Sizes};
@@ -84,12 +86,16 @@ impl Parts {
     }
 }
 
-/// A file that is read in chunks.
+/// A file that is read in chunks, one at a time: a piece of it may be many.
 #[derive(Debug)]
 pub struct Reader {
     splitter: Splitter,
-    rows: u64,
+    /// Of the last piece, and not in a chunk yet.
+    records: vec::IntoIter<Record>,
+    /// How many rows are in the chunks that were given, or in the one that is made.
+    pub(super) rows: u64,
     into: Into,
+    ended: bool,
 }
 
 #[derive(Debug)]
@@ -125,31 +131,43 @@ impl Reader {
                 Into::Table { places: layout.places(), layout, chunker }
             }
         };
-        Ok(Self { splitter, rows: 0, into })
+        Ok(Self { splitter, records: Vec::new().into_iter(), rows: 0, into, ended: false })
     }
 
-    /// Takes the next bytes, at most [`PIECE`] of them, and gives the chunks that they complete.
+    /// Takes the next bytes, at most [`PIECE`] of them. Before, [`Reader::next_chunk`] has given all
+    /// chunks of those before.
     ///
     /// # Errors
     /// When the file cannot be read any further.
-    pub fn push(&mut self, piece: &[u8]) -> Result<Vec<Chunk>, Broken> {
-        let mut records = Vec::new();
+    pub fn push(&mut self, piece: &[u8]) -> Result<(), Broken> {
+        let mut records = self.records.by_ref().collect();
         self.splitter.push(piece, &mut records)?;
-        Ok(self.chunks(records))
+        self.records = records.into_iter();
+        Ok(())
     }
 
     /// There are no more bytes.
     ///
     /// # Errors
     /// When there should be.
-    pub fn finish(&mut self) -> Result<Vec<Chunk>, Broken> {
-        let mut records = Vec::new();
+    pub fn finish(&mut self) -> Result<(), Broken> {
+        let mut records = self.records.by_ref().collect();
         self.splitter.finish(&mut records)?;
-        let mut chunks = self.chunks(records);
-        if let Into::Table { chunker, .. } = &mut self.into {
-            chunks.extend(chunker.finish());
+        (self.records, self.ended) = (records.into_iter(), true);
+        Ok(())
+    }
+
+    /// The next chunk that is complete.
+    pub fn next_chunk(&mut self) -> Option<Chunk> {
+        while let Some(record) = self.records.next() {
+            if let Some(chunk) = self.take(record) {
+                return Some(chunk);
+            }
         }
-        Ok(chunks)
+        match &mut self.into {
+            Into::Table { chunker, .. } if self.ended => chunker.finish(),
+            _ => None,
+        }
     }
 
     /// Rows of what was read so far that could not be used.
@@ -160,33 +178,30 @@ impl Reader {
         }
     }
 
-    fn chunks(&mut self, records: Vec<Record>) -> Vec<Chunk> {
-        let mut chunks = Vec::new();
-        for record in records {
-            if matches!(record, Record::Columns(_)) {
-                continue;
+    /// Adds the next record, and gives the chunk that is complete by it.
+    fn take(&mut self, record: Record) -> Option<Chunk> {
+        if matches!(record, Record::Columns(_)) {
+            return None;
+        }
+        self.rows += 1;
+        let row = self.rows;
+        match &mut self.into {
+            Into::Table { layout, places, chunker } => {
+                let bytes = record.bytes() + layout.columns.len() * size_of::<Cell>();
+                chunker.push(row, bytes, layout.read(places, &record))
             }
-            self.rows += 1;
-            let row = self.rows;
-            match &mut self.into {
-                Into::Table { layout, places, chunker } => {
-                    let bytes = record.bytes() + layout.columns.len() * size_of::<Cell>();
-                    chunks.extend(chunker.push(row, bytes, layout.read(places, &record)));
-                }
-                Into::Items(failures) => {
-                    let (content, unusable) = match record {
-                        Record::Json(json) => (json, 0),
-                        _ => {
-                            failures.add(row, row, "the item is too long".to_owned());
-                            (Vec::new(), 1)
-                        }
-                    };
-                    let (content, number) = (Content::Item(content), row);
-                    let (first_row, last_row) = (row, row);
-                    chunks.push(Chunk { number, first_row, last_row, content, unusable });
-                }
+            Into::Items(failures) => {
+                let (content, unusable) = match record {
+                    Record::Json(json) => (json, 0),
+                    _ => {
+                        failures.add(row, row, "the item is too long".to_owned());
+                        (Vec::new(), 1)
+                    }
+                };
+                let (content, number) = (Content::Item(content), row);
+                let (first_row, last_row) = (row, row);
+                Some(Chunk { number, first_row, last_row, content, unusable })
             }
         }
-        chunks
     }
 }

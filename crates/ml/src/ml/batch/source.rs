@@ -1,6 +1,5 @@
 //! The chunks of a stored file, read as they are needed.
 
-use std::collections::VecDeque;
 use std::io;
 
 use bytes::Bytes;
@@ -22,8 +21,13 @@ pub(super) struct Source {
     /// What was read of it and not cut yet.
     rest: Bytes,
     reader: Option<Reader>,
-    ready: VecDeque<Chunk>,
     ended: bool,
+}
+
+/// What is cut next.
+enum Piece {
+    Bytes(Bytes),
+    End,
 }
 
 impl Source {
@@ -50,34 +54,47 @@ impl Source {
             stream: blob.stream(0..blob.size_bytes()).boxed(),
             rest: Bytes::new(),
             reader: Some(reader),
-            ready: VecDeque::new(),
             ended: false,
         })
     }
 
-    /// The next chunk.
+    /// The next chunk. No other is in memory, since a few bytes of a file may be large ones.
     pub(super) async fn next(&mut self) -> Result<Option<Chunk>, Failed> {
-        while self.ready.is_empty() && !self.ended {
-            if self.rest.is_empty() {
-                match self.stream.next().await {
-                    Some(bytes) => self.rest = bytes.map_err(failure_of)?,
-                    None => self.ended = true,
-                }
-            }
-            let piece = self.rest.split_to(PIECE.min(self.rest.len()));
+        let mut piece = None;
+        loop {
             let reader = self.reader.take();
             let mut reader =
                 reader.ok_or_else(|| Failure::internal("a file is read twice at once"))?;
-            let ended = self.ended;
             let cut = move || {
-                let chunks = if ended { reader.finish() } else { reader.push(&piece) };
-                (reader, chunks)
+                let taken = match piece {
+                    Some(Piece::Bytes(bytes)) => reader.push(&bytes),
+                    Some(Piece::End) => reader.finish(),
+                    None => Ok(()),
+                };
+                let chunk = taken.map(|()| reader.next_chunk());
+                (reader, chunk)
             };
-            let (reader, chunks) = compute(cut).await?;
+            let (reader, chunk) = compute(cut).await?;
             self.reader = Some(reader);
-            self.ready.extend(chunks.map_err(changed)?);
+            let chunk = chunk.map_err(changed)?;
+            if chunk.is_some() || self.ended {
+                return Ok(chunk);
+            }
+            piece = Some(self.piece().await?);
         }
-        Ok(self.ready.pop_front())
+    }
+
+    async fn piece(&mut self) -> Result<Piece, Failed> {
+        while self.rest.is_empty() {
+            match self.stream.next().await {
+                Some(bytes) => self.rest = bytes.map_err(failure_of)?,
+                None => {
+                    self.ended = true;
+                    return Ok(Piece::End);
+                }
+            }
+        }
+        Ok(Piece::Bytes(self.rest.split_to(PIECE.min(self.rest.len()))))
     }
 
     /// Rows of what was read so far that could not be used.

@@ -10,6 +10,7 @@ use modelyard_run::frame::{Cell, CsvKinds};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::model::{MOST_CELLS, MOST_NAME_BYTES};
 use super::split::{Broken, Fields, Format, MOST_COLUMNS, Record};
 
 /// What a file of rows is like.
@@ -34,6 +35,8 @@ pub struct Survey {
     layout: Layout,
     /// Where the columns are in `layout`.
     places: Places,
+    /// Bytes of the names of all columns.
+    name_bytes: usize,
     group_by: Option<String>,
     group: Option<String>,
 }
@@ -47,13 +50,13 @@ impl Survey {
     pub fn new(format: Format, group_by: Option<String>) -> Self {
         let layout =
             Layout { columns: Vec::new(), kinds: None, in_frame: false, rows: 0, groups: 0 };
-        Self { format, layout, places: Places::default(), group_by, group: None }
+        Self { format, layout, places: Places::default(), name_bytes: 0, group_by, group: None }
     }
 
     /// Looks at the next piece.
     ///
     /// # Errors
-    /// When the columns are none.
+    /// When the columns are none, or there is too much of the table.
     pub fn look(&mut self, record: &Record) -> Result<(), Broken> {
         match record {
             Record::Columns(columns) => return self.begin(columns),
@@ -73,6 +76,12 @@ impl Survey {
             Record::Json(json) => self.look_at_json(json)?,
         }
         self.layout.rows += 1;
+        if self.layout.rows.saturating_mul(self.layout.columns.len() as u64) > MOST_CELLS {
+            return Err(Broken(format!(
+                "a table has at most {MOST_CELLS} cells, its rows times its columns, and this one \
+                 has more"
+            )));
+        }
         Ok(())
     }
 
@@ -101,6 +110,8 @@ impl Survey {
         if columns.is_empty() {
             return Err(Broken("there are no columns".to_owned()));
         }
+        self.name_bytes = columns.iter().map(String::len).sum();
+        self.check_names()?;
         self.places = Places::of(columns);
         if self.places.0.len() == columns.len() {
             return Ok(());
@@ -129,13 +140,22 @@ impl Survey {
         };
         self.note_group(group);
         for (name, _) in read.others {
+            self.name_bytes += name.len();
             self.places.0.insert(name.clone(), self.layout.columns.len());
             self.layout.columns.push(name);
         }
+        self.check_names()?;
         if self.layout.columns.len() > MOST_COLUMNS {
             return Err(Broken(format!("there are more than {MOST_COLUMNS} columns")));
         }
         Ok(())
+    }
+
+    fn check_names(&self) -> Result<(), Broken> {
+        if self.name_bytes <= MOST_NAME_BYTES {
+            return Ok(());
+        }
+        Err(Broken(format!("the names of the columns have more than {MOST_NAME_BYTES} bytes")))
     }
 
     fn note_group(&mut self, group: Option<String>) {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::chunk::{Chunk, Chunker, Content, Failures, Sizes, Unusable, halves};
 use super::model::Shape;
-use super::read::{Look, Reader};
+use super::read::{Look, PIECE, Reader};
 use super::split::{Broken, Format};
 
 const SIZES: Sizes = Sizes { rows: 2, bytes: usize::MAX, by_group: false };
@@ -28,9 +28,11 @@ fn read(
     let mut reader = Reader::new(format, shape, group_by, sizes)?;
     let mut chunks = Vec::new();
     for piece in pieces {
-        chunks.extend(reader.push(piece)?);
+        reader.push(piece)?;
+        chunks.extend(std::iter::from_fn(|| reader.next_chunk()));
     }
-    chunks.extend(reader.finish()?);
+    reader.finish()?;
+    chunks.extend(std::iter::from_fn(|| reader.next_chunk()));
     Ok((chunks, reader.failures().clone()))
 }
 
@@ -136,6 +138,71 @@ fn a_file_that_is_no_table_is_refused() {
     }
     let why = "there is no column 'b' to group by".to_owned();
     assert_eq!(look(Format::Csv, Some("b"), &[b"a\n1\n"]), Err(Broken(why)));
+}
+
+/// A row of NDJSON with so many keys.
+fn wide(keys: usize) -> String {
+    let keys: Vec<String> = (0..keys).map(|it| format!("\"{it}\":1")).collect();
+    format!("{{{}}}\n", keys.join(","))
+}
+
+#[test]
+fn short_lines_that_are_wide_rows_are_given_a_chunk_at_a_time() {
+    let sizes = Sizes { rows: 1000, bytes: 1 << 20, by_group: false };
+    let head = wide(1000);
+    let lines = "{}\n".repeat(PIECE / 3);
+    let shape = look(Format::Ndjson, None, &[head.as_bytes(), lines.as_bytes()]).unwrap();
+    let mut reader = Reader::new(Format::Ndjson, shape, None, sizes).unwrap();
+    reader.push(head.as_bytes()).unwrap();
+    assert_eq!(reader.next_chunk(), None);
+    reader.push(lines.as_bytes()).unwrap();
+    let (mut chunks, mut rows) = (0, 0);
+    while let Some(chunk) = reader.next_chunk() {
+        let Content::Rows(it, _) = &chunk.content else { panic!("a table was expected") };
+        let cells: usize = it.iter().map(Vec::len).sum();
+        assert!(cells * size_of::<Cell>() <= sizes.bytes + 1000 * size_of::<Cell>(), "{cells}");
+        // Nothing of the rows behind it is there yet.
+        assert!(reader.rows <= chunk.last_row + 1, "{chunk:?}");
+        (chunks, rows) = (chunks + 1, chunk.last_row);
+    }
+    assert!(chunks > 400 && rows > 21_000, "{chunks} chunks of {rows} rows");
+    reader.finish().unwrap();
+    assert_eq!(reader.next_chunk().unwrap().last_row, 1 + (PIECE / 3) as u64);
+    assert_eq!(reader.next_chunk(), None);
+}
+
+#[test]
+fn a_table_of_more_cells_than_there_is_room_for_is_refused() {
+    let (head, lines) = (wide(10_000), "{}\n".repeat(1000));
+    let mut look = Look::at_table(Format::Ndjson, None);
+    look.push(head.as_bytes()).unwrap();
+    let most = 2000 * (64 << 20) / size_of::<Cell>() as u64 / 10_000;
+    let mut rows = 1;
+    let refused = loop {
+        if let Err(Broken(why)) = look.push(lines.as_bytes()) {
+            break why;
+        }
+        rows += 1000;
+        assert!(rows <= most, "{rows} rows were taken");
+    };
+    assert!(rows + 1000 > most, "refused after {rows} rows");
+    assert_eq!(
+        refused,
+        "a table has at most 5592405333 cells, its rows times its columns, and this one has more"
+    );
+}
+
+#[test]
+fn names_of_columns_are_bounded_together() {
+    let why = Err(Broken("the names of the columns have more than 1048576 bytes".to_owned()));
+    let name = |letter: &str| letter.repeat(600_000);
+    let one = format!("{{\"{}\": 1}}\n", name("a"));
+    assert!(look(Format::Ndjson, None, &[one.as_bytes()]).is_ok());
+    let two = format!("{one}{{\"{}\": 1}}\n", name("b"));
+    assert_eq!(look(Format::Ndjson, None, &[two.as_bytes()]), why);
+    let frame =
+        format!("{{\"columns\": [\"{}\", \"{}\"], \"data\": [[1, 2]]}}", name("a"), name("b"));
+    assert_eq!(look(Format::Json, None, &[frame.as_bytes()]), why);
 }
 
 #[test]
