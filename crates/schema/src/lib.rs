@@ -33,6 +33,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     "0005_tasks",
     "0006_durable_work",
     "0007_schedules",
+    "0008_blob_keeps",
 };
 
 /// How many digits the name of a migration's file begins with.

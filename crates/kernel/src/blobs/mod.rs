@@ -165,7 +165,7 @@ impl Blobs {
     }
 
     /// Keeps content to which a row may refer later, until then or until `until`. In the transaction of
-    /// whatever remembers its hash.
+    /// whatever remembers its hash. Each who keeps it may [let it go](Blobs::let_go) once.
     ///
     /// # Errors
     /// When the database refuses.
@@ -198,7 +198,8 @@ impl Blobs {
         Ok(found.map(|row| Stored::known(self.clone(), row)))
     }
 
-    /// Content that was kept is of no more use, unless a row refers to it.
+    /// Content that was kept is of no more use to one who kept it. It goes when that was the last one
+    /// and no row refers to it.
     ///
     /// # Errors
     /// When the database refuses.

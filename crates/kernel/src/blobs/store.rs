@@ -56,10 +56,10 @@ pub(super) async fn keep(
     let (key,) = scoped(
         scope,
         "INSERT INTO blobs (tenant_id, service_id, hash, size_bytes, stored_bytes, object_key,
-                            compressed, chunks, refs, created_at, orphaned_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10)
+                            compressed, chunks, refs, keeps, created_at, orphaned_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 1, $9, $10)
          ON CONFLICT (tenant_id, service_id, hash)
-         DO UPDATE SET orphaned_at = CASE WHEN blobs.orphaned_at > excluded.orphaned_at
+         DO UPDATE SET keeps = blobs.keeps + 1, orphaned_at = CASE WHEN blobs.orphaned_at > excluded.orphaned_at
              THEN blobs.orphaned_at ELSE excluded.orphaned_at END
          RETURNING object_key",
     )
@@ -76,12 +76,13 @@ pub(super) async fn keep(
     Ok(key)
 }
 
-/// Makes content that was kept one that nobody has referred to since now.
+/// Makes content that was kept one that nobody has referred to since now, unless others keep it.
 pub(super) async fn let_go(conn: &mut Conn, scope: &Scope, hash: &str, now: Time) -> Result<()> {
     scoped(
         scope,
-        "UPDATE blobs SET orphaned_at = $4
-         WHERE tenant_id = $1 AND service_id = $2 AND hash = $3 AND refs <= 0",
+        "UPDATE blobs SET keeps = CASE WHEN keeps > 0 THEN keeps - 1 ELSE 0 END,
+                orphaned_at = CASE WHEN refs <= 0 AND keeps <= 1 THEN $4 ELSE orphaned_at END
+         WHERE tenant_id = $1 AND service_id = $2 AND hash = $3",
     )
     .bind(hash)
     .bind(now)

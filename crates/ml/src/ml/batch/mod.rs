@@ -43,7 +43,8 @@ use super::{Ml, PREDICT, Submitted, TRAIN};
 pub(super) const PREDICT_JOB: &str = "ml.batch-predict";
 pub(super) const TRAIN_JOB: &str = "ml.batch-train";
 
-/// How long a file is kept from when its job may begin: also for a job that is tried again by hand.
+/// How long a file is kept from when its job may begin, unless that completes sooner: one that failed
+/// may be tried again by hand.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 impl Operation {
@@ -107,14 +108,22 @@ impl Ml {
         let kept = Arc::clone(&stored);
         let submit = inner.db.transaction(move |conn| {
             async move {
-                blobs.keep(conn, &scope, &kept, until).await?;
-                jobs.submit(conn, &scope, new).await
+                let submitted = jobs.submit(conn, &scope, new).await?;
+                // One that was asked for before keeps its file itself.
+                if !submitted.existed {
+                    blobs.keep(conn, &scope, &kept, until).await?;
+                }
+                Ok(submitted)
             }
             .boxed()
         });
         let submitted = submit.await;
+        let stands = match &submitted {
+            Ok(it) => !it.existed,
+            Err(failure) => failure.is_uncertain(),
+        };
         if let Some(stored) = Arc::into_inner(stored) {
-            stored.settle(submitted.as_ref().err().is_none_or(Failure::is_uncertain)).await;
+            stored.settle(stands).await;
         }
         let submitted = submitted?;
         inner.jobs.wake(&submitted);

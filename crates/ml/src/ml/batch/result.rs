@@ -46,10 +46,12 @@ impl Running<'_> {
             "content_size": stored.blob().size_bytes,
         });
         let draft = self.ml.draft(Some(id), parent, data, NewContent::Stored(stored)).await?;
+        // One that failed may be tried again, with the same file.
+        let file = failed.is_none().then(|| self.batch.hash.clone());
         let publication = Publication { drafts: vec![draft], link: None, failed };
         let permission = self.operation.permission();
         self.ml.0.publisher.publish(self.assignment, permission, publication).await?;
-        self.forget(&tally).await;
+        self.forget(&tally, file).await;
         Ok(())
     }
 
@@ -105,13 +107,14 @@ impl Running<'_> {
         Ok(blob.bytes(u64::MAX).await?)
     }
 
-    /// The results are in the artifact now. Should this be missed, they go some days later.
-    async fn forget(&self, tally: &Tally) {
+    /// The results are in the artifact now, and nobody needs the file. Should this be missed, they go
+    /// some days later.
+    async fn forget(&self, tally: &Tally, file: Option<String>) {
         let results = tally.chunks.values().filter_map(|it| match &it.1.result {
             Some(KeptResult::Large(hash)) => Some(hash.clone()),
             _ => None,
         });
-        let hashes: Vec<String> = results.collect();
+        let hashes: Vec<String> = file.into_iter().chain(results).collect();
         for some in hashes.chunks(FORGOTTEN) {
             let Ok(scope) = self.assignment.caller.permit(WRITE).cloned() else { return };
             let (blobs, some) = (self.ml.0.artifacts.blobs().clone(), some.to_vec());
@@ -125,7 +128,7 @@ impl Running<'_> {
                 .boxed()
             });
             if let Err(failure) = forgotten.await {
-                tracing::debug!(%failure, "results of chunks stay for some days");
+                tracing::debug!(%failure, "the file or results of a batch stay for some days");
                 return;
             }
         }

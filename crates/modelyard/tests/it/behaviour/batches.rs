@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use http::Method;
+use modelyard_kernel::db::query;
 use modelyard_testkit::{TestClient, TestResponse, on_both_databases};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use rustix::process::Signal;
@@ -174,6 +175,36 @@ on_both_databases! {
         assert_eq!(job["status"], "failed");
         assert_eq!(job["error"], "ValueError: no row of the file is to be predicted for");
         assert_eq!(metadata(&client, &it).await["status"], "failed");
+        server.stop().await;
+    }
+
+    async fn a_file_is_let_go_of_by_its_last_batch_that_completes(database: TestDatabase) {
+        let (server, client) = start_model(&database).await;
+        let id = training(&client).await;
+        let keeps = async || {
+            let mut conn = database.db.conn().await.unwrap();
+            let all: Vec<(i64,)> = query("SELECT keeps FROM blobs WHERE refs <= 0 AND keeps > 0")
+                .fetch_all(&mut conn).await.unwrap();
+            all.into_iter().map(|it| it.0).collect::<Vec<_>>()
+        };
+        let path = format!("{PREDICT}?artifact_id={id}");
+        // It waits, and its file with it. Asked for twice, it is one.
+        client.post("/api/v1/queues/batch/$pause", &json!({})).await.expect(204);
+        let wait = async || {
+            let request = client.request(Method::POST, &path).header("content-type", "text/csv");
+            request.header("idempotency-key", "later").body(ROWS).send().await
+        };
+        wait().await.expect(202);
+        wait().await.expect(202);
+        assert_eq!(keeps().await, [1]);
+        let path = format!("{path}&queue=train");
+        result(&client, &send(&client, &path, "text/csv", ROWS).await).await;
+        until("one needs the file", async || keeps().await == [1]).await;
+        // One that failed may be tried again.
+        let known = "location,disease_cases\na,1\n";
+        let it = submitted(&send(&client, &path, "text/csv", known).await.expect(202));
+        assert_eq!(ended(&client, &it.job).await["status"], "failed");
+        assert_eq!(keeps().await, [1, 1]);
         server.stop().await;
     }
 
