@@ -2,6 +2,7 @@
 //! left.
 
 use std::io::Cursor;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use async_trait::async_trait;
 use futures_util::{FutureExt, StreamExt};
 use modelyard_flow::job::{Also, Context};
 use modelyard_kernel::blobs::BlobRead;
-use modelyard_kernel::{Assignment, Failed, Failure, Progress, Ulid, Verdict};
+use modelyard_kernel::{Assignment, Failed, Failure, Progress, Verdict};
 use modelyard_run::artifact::WRITE;
 use modelyard_run::runner::{Archive, Run, RunError, Stream, Watcher, Workspace};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
@@ -32,20 +34,22 @@ struct Checkpoint {
     hash: String,
 }
 
-/// Hears a run on behalf of its job.
-struct Ear {
+/// An attempt at a job, which hears its run.
+pub(super) struct Attempt {
     ml: Ml,
-    context: Arc<Context>,
+    pub(super) context: Context,
+    /// The hash of the newest checkpoint, which is kept for the next attempt.
+    newest: Mutex<Option<String>>,
 }
 
-impl std::fmt::Debug for Ear {
+impl std::fmt::Debug for Attempt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Ear")
+        f.debug_tuple("Attempt").field(&self.context).finish()
     }
 }
 
 #[async_trait]
-impl Watcher for Ear {
+impl Watcher for Attempt {
     fn said(&self, stream: Stream, line: &str) {
         self.context.log(word(stream), line);
     }
@@ -55,7 +59,7 @@ impl Watcher for Ear {
     }
 
     async fn checkpointed(&self, name: &str, archive: Archive) -> Result<(), Failure> {
-        self.ml.keep_checkpoint(&self.context, name, archive).await
+        self.keep(name, archive).await
     }
 }
 
@@ -68,22 +72,136 @@ pub(super) fn word(stream: Stream) -> &'static str {
     }
 }
 
+impl Attempt {
+    /// The next attempt at a job.
+    pub(super) fn new(ml: &Ml, assignment: &Assignment) -> Result<Arc<Self>, Failed> {
+        let (ml, context) = (ml.clone(), ml.0.jobs.context(assignment)?);
+        Ok(Arc::new(Self { ml, context, newest: Mutex::default() }))
+    }
+
+    /// Stores a checkpoint in place of the one before.
+    async fn keep(&self, name: &str, archive: Archive) -> Result<(), Failure> {
+        let blobs = self.ml.0.artifacts.blobs();
+        let stored = Arc::new(self.ml.store(archive).await?);
+        let hash = stored.blob().hash.clone();
+        let checkpoint = Checkpoint { name: name.to_owned(), hash: hash.clone() };
+        let (until, before) = (self.ml.0.clock.now().after(KEPT), self.newest.lock().clone());
+        let (keeps, content) = (blobs.clone(), Arc::clone(&stored));
+        let keep: Also = Arc::new(move |conn, scope| {
+            let (keeps, content) = (keeps.clone(), Arc::clone(&content));
+            let before = before.clone();
+            async move {
+                // It may be the same, which is to stay.
+                if let Some(before) = before {
+                    keeps.let_go(conn, scope, &before).await?;
+                }
+                keeps.keep(conn, scope, &content, until).await
+            }
+            .boxed()
+        });
+        let noted = self.context.note_with(CHECKPOINT, &checkpoint, keep).await;
+        if noted.is_ok() {
+            *self.newest.lock() = Some(hash);
+        }
+        if let Some(stored) = Arc::into_inner(stored) {
+            // A commit that nobody answered may have arrived.
+            stored
+                .settle(noted.as_ref().err().is_none_or(|it| it.verdict == Verdict::Transient))
+                .await;
+        }
+        noted.map_err(|failed| {
+            Failure::conflict("checkpoint_not_kept", format!("it was not kept: {}", failed.error))
+        })
+    }
+
+    /// Lets go of what the job has kept for further attempts, when it needs none: its checkpoint, and
+    /// what is on this machine. Should this be missed, the checkpoint goes some days later.
+    pub(super) async fn clear(
+        &self,
+        assignment: &Assignment,
+        done: Result<(), Failed>,
+    ) -> Result<(), Failed> {
+        if !self.needs_directory() {
+            return done;
+        }
+        let is_needed = match &done {
+            Ok(()) => false,
+            Err(failed) => failed.verdict != Verdict::Permanent && self.context.is_held().await,
+        };
+        if !is_needed {
+            let kept =
+                Run::resume(self.work_root(), assignment.job, CancellationToken::new()).await;
+            if let Ok(Some(run)) = kept {
+                run.workspace.remove().await;
+            }
+        }
+        if let Err(failed) = self.let_go(assignment, &done).await {
+            tracing::debug!(failure = failed.error, "a checkpoint stays for some days");
+        }
+        done
+    }
+
+    async fn let_go(
+        &self,
+        assignment: &Assignment,
+        done: &Result<(), Failed>,
+    ) -> Result<(), Failed> {
+        let newest = self.newest.lock().take();
+        // An attempt that had nothing to run left alone what an earlier one noted.
+        let newest = match newest {
+            Some(hash) => Some(hash),
+            None => self.context.done::<Checkpoint>(CHECKPOINT).await?.map(|it| it.hash),
+        };
+        let Some(hash) = newest else { return Ok(()) };
+        let has_ended = match done {
+            Ok(()) => true,
+            // Whether the process stops or nobody wants the job, and who has it, is not told.
+            Err(_) if assignment.cancel.is_cancelled() || !self.context.is_held().await => false,
+            Err(failed) => match failed.verdict {
+                Verdict::Permanent => true,
+                Verdict::Transient => assignment.is_last,
+                Verdict::Suspended(_) => false,
+            },
+        };
+        let scope = assignment.caller.permit(WRITE)?.clone();
+        let (jobs, blobs) = (self.ml.0.jobs.clone(), self.ml.0.artifacts.blobs().clone());
+        let job = assignment.job;
+        let let_go = self.ml.0.db.transaction(move |conn| {
+            async move {
+                if has_ended || !jobs.is_unfinished(conn, &scope, job).await? {
+                    blobs.let_go(conn, &scope, &hash).await?;
+                }
+                Ok(())
+            }
+            .boxed()
+        });
+        Ok(let_go.await?)
+    }
+
+    pub(super) fn needs_directory(&self) -> bool {
+        self.ml.0.model.runner.needs_directory()
+    }
+
+    pub(super) fn work_root(&self) -> &Path {
+        &self.ml.0.model.work_root
+    }
+}
+
 impl Ml {
     /// A workspace for an attempt at a job, with the newest checkpoint of earlier ones.
     pub(super) async fn begin(
         &self,
-        context: &Arc<Context>,
+        attempt: &Arc<Attempt>,
         assignment: &Assignment,
     ) -> Result<Run, Failed> {
         let Model { runner, work_root, .. } = &self.0.model;
-        let cancel = assignment.cancel.clone();
-        let ear = Arc::new(Ear { ml: self.clone(), context: Arc::clone(context) });
+        let (cancel, ear) = (assignment.cancel.clone(), Arc::<Attempt>::clone(attempt));
         if !runner.needs_directory() {
             return Ok(Run::new(Workspace::in_memory(work_root), cancel).with_watcher(ear));
         }
         let run = Run::begin_kept(work_root, assignment.job, cancel).await?.with_watcher(ear);
-        if let Some(checkpoint) = context.done::<Checkpoint>(CHECKPOINT).await? {
-            self.restore(&run, context, assignment, checkpoint).await?;
+        if let Some(checkpoint) = attempt.context.done::<Checkpoint>(CHECKPOINT).await? {
+            self.restore(&run, attempt, assignment, checkpoint).await?;
         }
         Ok(run)
     }
@@ -91,15 +209,20 @@ impl Ml {
     async fn restore(
         &self,
         run: &Run,
-        context: &Context,
+        attempt: &Attempt,
         assignment: &Assignment,
         checkpoint: Checkpoint,
     ) -> Result<(), Failed> {
-        let Checkpoint { name, hash } = checkpoint;
-        let scope = assignment.caller.permit(WRITE)?;
+        let (Checkpoint { name, hash }, context) = (checkpoint, &attempt.context);
+        let (scope, blobs) = (assignment.caller.permit(WRITE)?, self.0.artifacts.blobs());
+        if blobs.kept(&self.0.db, scope, &hash).await?.is_none() {
+            context.log("system", &format!("the checkpoint {name} is gone"));
+            return Ok(());
+        }
         let mut conn = self.0.db.conn().await.map_err(Failure::from)?;
-        let blob = self.0.artifacts.blobs().open(&mut conn, scope, &hash).await?;
+        let blob = blobs.open(&mut conn, scope, &hash).await?;
         drop(conn);
+        *attempt.newest.lock() = Some(hash);
         let limits = self.0.model.archive_limits;
         let restored = match self.fetch(&blob).await? {
             Fetched::Memory(archive) => {
@@ -120,52 +243,6 @@ impl Ml {
             }
         }
         Ok(())
-    }
-
-    async fn keep_checkpoint(
-        &self,
-        context: &Context,
-        name: &str,
-        archive: Archive,
-    ) -> Result<(), Failure> {
-        let blobs = self.0.artifacts.blobs();
-        let stored = Arc::new(self.store(archive).await?);
-        let hash = stored.blob().hash.clone();
-        let checkpoint = Checkpoint { name: name.to_owned(), hash };
-        let until = self.0.clock.now().after(KEPT);
-        let (keeps, content) = (blobs.clone(), Arc::clone(&stored));
-        let keep: Also = Arc::new(move |conn, scope| {
-            let (keeps, content) = (keeps.clone(), Arc::clone(&content));
-            async move { keeps.keep(conn, scope, &content, until).await }.boxed()
-        });
-        let noted = context.note_with(CHECKPOINT, &checkpoint, keep).await;
-        noted.map_err(|failed| {
-            Failure::conflict("checkpoint_not_kept", format!("it was not kept: {}", failed.error))
-        })
-    }
-
-    /// Removes what a job has kept on this machine, when its end says that nobody will need it: it has
-    /// one, or another process does it by now.
-    pub(super) async fn clear(
-        &self,
-        context: &Context,
-        job: Ulid,
-        done: Result<(), Failed>,
-    ) -> Result<(), Failed> {
-        if !self.0.model.runner.needs_directory() {
-            return done;
-        }
-        let is_needed = match &done {
-            Ok(()) => false,
-            Err(failed) => failed.verdict != Verdict::Permanent && context.is_held().await,
-        };
-        if !is_needed {
-            let kept = Run::resume(&self.0.model.work_root, job, CancellationToken::new()).await;
-            if let Ok(Some(run)) = kept {
-                run.workspace.remove().await;
-            }
-        }
-        done
     }
 
     /// Content on its way to a workspace.

@@ -8,12 +8,15 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use modelyard_flow::job::{Also, Context};
 use modelyard_kernel::blobs::Stored;
-use modelyard_kernel::{Assignment, Failed, Failure, Time};
+use modelyard_kernel::{Assignment, Failed, Failure, Time, failpoint};
 use modelyard_run::artifact::{NewContent, WRITE};
+use modelyard_run::runner::Run;
 use serde::{Deserialize, Serialize};
 
 use super::Ml;
+use super::attempt::Attempt;
 use super::model::Metadata;
+use super::ran::Ran;
 
 /// The step in which a run is collected.
 const COLLECT: &str = "collect";
@@ -90,8 +93,30 @@ impl Ml {
         })
     }
 
+    /// Stores what a run left, and writes it down.
+    pub(super) async fn collect_run(
+        &self,
+        attempt: &Attempt,
+        assignment: &Assignment,
+        ran: Ran,
+        run: &Run,
+    ) -> Result<Harvest, Failed> {
+        let started = ran.started();
+        let Ran { metadata, failed, predictions, .. } = ran;
+        let predictions = match predictions {
+            Some(json) => Some(self.predictions(json).await?),
+            None => None,
+        };
+        let archive = Arc::new(self.archive(assignment, run).await?);
+        failpoint::reach("run.stored");
+        let failed = failed.map(Failed::told);
+        let harvest = Harvest { metadata, failed, archive, predictions };
+        self.collect(&attempt.context, &harvest, started).await?;
+        Ok(harvest)
+    }
+
     /// Writes down what a run that began at `started` left.
-    pub(super) async fn collect(
+    async fn collect(
         &self,
         context: &Context,
         harvest: &Harvest,
@@ -136,7 +161,7 @@ impl Ml {
     }
 
     /// A predicted frame's JSON, stored when it is large.
-    pub(super) async fn predictions(&self, json: Bytes) -> Result<Predictions, Failed> {
+    async fn predictions(&self, json: Bytes) -> Result<Predictions, Failed> {
         if json.len() <= INLINE {
             return Ok(Predictions::Small(json));
         }

@@ -10,6 +10,7 @@ pub mod http;
 mod model;
 mod predict;
 mod publish;
+mod ran;
 mod train;
 mod validate;
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use modelyard_flow::job::Context;
 use modelyard_kernel::background::compute_sized;
 use modelyard_kernel::blobs::Stored;
 use modelyard_kernel::{Assignment, Caller, Failed, Failure};
@@ -15,10 +14,11 @@ use modelyard_run::publish::Publication;
 use modelyard_run::runner::{PredictInput, Predicted, Run, RunError};
 use serde_json::{Map, Value};
 
-use super::attempt::Fetched;
+use super::attempt::{Attempt, Fetched};
 use super::collect::{Harvest, archive_content, frame_content};
 use super::horizon::Horizon;
 use super::model::{Metadata, PREDICTED, PREDICTION_FILES, PredictRequest, TRAINED};
+use super::ran::Ran;
 use super::{Ml, PREDICT, failure, gone, json_size, promised, read_input};
 
 /// A training that can be predicted with.
@@ -83,12 +83,30 @@ impl Ml {
 
     pub(super) async fn do_predict(&self, mut assignment: Assignment) -> Result<(), Failed> {
         let id = promised(&assignment)?;
-        let context = Arc::new(self.0.jobs.context(&assignment)?);
-        let request: PredictRequest = read_input(&mut assignment).await?;
+        let attempt = Attempt::new(self, &assignment)?;
+        let done = self.predict_in_steps(&attempt, &mut assignment, id).await;
+        attempt.clear(&assignment, done).await
+    }
+
+    async fn predict_in_steps(
+        &self,
+        attempt: &Arc<Attempt>,
+        assignment: &mut Assignment,
+        id: ArtifactId,
+    ) -> Result<(), Failed> {
+        let request: PredictRequest = read_input(assignment).await?;
         let parent = request.artifact_id;
-        let harvest = match self.collected(&context, &assignment).await? {
+        let harvest = match self.collected(&attempt.context, assignment).await? {
             Some(harvest) => harvest,
-            None => self.predict_anew(&context, &assignment, request).await?,
+            None => {
+                let (ran, run) = match attempt.ran(assignment).await? {
+                    Some(done) => done,
+                    None => self.run_prediction(attempt, assignment, request).await?,
+                };
+                let harvest = self.collect_run(attempt, assignment, ran, &run).await?;
+                run.workspace.remove().await;
+                harvest
+            }
         };
         let Harvest { metadata, failed, archive, predictions } = harvest;
         let drafts = match predictions {
@@ -103,15 +121,16 @@ impl Ml {
             }
         };
         let publication = Publication { drafts, link: None, failed };
-        Ok(self.0.publisher.publish(&assignment, PREDICT, publication).await?)
+        Ok(self.0.publisher.publish(assignment, PREDICT, publication).await?)
     }
 
-    async fn predict_anew(
+    /// Predicts in a workspace, which stays also when the script failed.
+    async fn run_prediction(
         &self,
-        context: &Arc<Context>,
+        attempt: &Arc<Attempt>,
         assignment: &Assignment,
         request: PredictRequest,
-    ) -> Result<Harvest, Failed> {
+    ) -> Result<(Ran, Run), Failed> {
         let training = self.training(&assignment.caller, request.artifact_id).await?;
         let mut training = training.map_err(|it| refuse(&it, request.artifact_id))?;
         let config = training.config.take().ok_or_else(|| gone(training.config_id))?;
@@ -120,34 +139,23 @@ impl Ml {
         let PredictRequest { historic, future, geo, .. } = request;
         let (historic, future) = (self.adapt(historic).await?, self.adapt(future).await?);
         let input = PredictInput { config: values, historic, future, geo };
-        let run = self.begin(context, assignment).await?;
-        self.predict_in(run, context, assignment, &training, input).await
-    }
+        let run = self.begin(attempt, assignment).await?;
 
-    /// Predicts in a workspace and collects what came of it, also when the script failed.
-    async fn predict_in(
-        &self,
-        run: Run,
-        context: &Context,
-        assignment: &Assignment,
-        training: &Training,
-        input: PredictInput,
-    ) -> Result<Harvest, Failed> {
         let started = self.0.clock.now();
-        let predicted = match self.unpack(&run, training).await {
+        let predicted = match self.unpack(&run, &training).await {
             Ok(()) => self.0.model.runner.predict(&run, input).await,
             Err(error) => Err(error),
         };
         let metadata = Metadata::new(training.config_id, started, self.0.clock.now());
-        let (metadata, predictions, failed) = match predicted {
+        let ran = match predicted {
             Ok(Predicted { predictions, script }) => {
                 let json = self.frame_json(predictions).await?;
-                let predictions = self.predictions(json).await?;
-                (metadata.with_script(script.as_ref()), Some(predictions), None)
+                Ran::new(metadata.with_script(script.as_ref()), None, started, Some(json))
             }
             Err(error) => match failure(error, assignment) {
                 Ok((output, failed)) => {
-                    (metadata.failed().with_script(Some(&output)), None, Some(failed))
+                    let metadata = metadata.failed().with_script(Some(&output));
+                    Ran::new(metadata, Some(failed.error), started, None)
                 }
                 Err(failed) => {
                     run.workspace.remove().await;
@@ -155,11 +163,8 @@ impl Ml {
                 }
             },
         };
-        let archive = Arc::new(self.archive(assignment, &run).await?);
-        run.workspace.remove().await;
-        let harvest = Harvest { metadata, failed, archive, predictions };
-        self.collect(context, &harvest, started).await?;
-        Ok(harvest)
+        attempt.note_run(&ran, &run).await?;
+        Ok((ran, run))
     }
 
     async fn frame_json(&self, mut predictions: Frame) -> Result<Bytes, Failed> {

@@ -7,6 +7,7 @@
 //!   process              the leader of the running script's process group
 //!   progress             what the script tells while it runs
 //!   checkpoints/         what the next attempt can go on from
+//!   aside-NAME           what belongs to the run and is no file of its
 //!   kept                 there when `files/` is worth more than the time it takes to make it anew
 //!   files/               what the script works with, and what becomes the artifact
 //! ```
@@ -151,6 +152,11 @@ impl Directory {
 
     pub fn progress_file(&self) -> PathBuf {
         self.directory.join("progress")
+    }
+
+    /// A file beside those of the run.
+    pub fn aside(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("aside-{name}"))
     }
 
     /// Made when it is needed.

@@ -93,16 +93,21 @@ impl Workspace {
     /// The content of a file, if there is one.
     pub(crate) async fn get(&self, name: &str) -> Result<Option<Bytes>, RunError> {
         match &self.0 {
-            Place::Directory(it) => {
-                let file = it.files().join(name);
-                blocking(move || match fs_err::read(file) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                    read => Ok(Some(read?.into())),
-                })
-                .await
-            }
+            Place::Directory(it) => read(it.files().join(name)).await,
             Place::Memory { files, .. } => Ok(files.lock().get(name).cloned()),
         }
+    }
+
+    /// Stores something that belongs to the run beside its files, where [`Workspace::aside`] finds it
+    /// again also after a crash.
+    pub async fn put_aside(&self, name: &'static str, content: Bytes) -> Result<(), RunError> {
+        let file = self.directory()?.aside(name);
+        blocking(move || Ok(fs_err::write(file, content)?)).await
+    }
+
+    /// What was [put aside](Workspace::put_aside) by this name, if anything was.
+    pub async fn aside(&self, name: &'static str) -> Result<Option<Bytes>, RunError> {
+        read(self.directory()?.aside(name)).await
     }
 
     /// Copies a project into the directory, see [`Directory::copy_project`].
@@ -199,6 +204,15 @@ impl Workspace {
     pub fn sweep(root: &Path, keep: impl Fn(Ulid) -> bool) -> io::Result<Swept> {
         Directory::sweep(root, keep)
     }
+}
+
+/// The content of a file, if there is one.
+async fn read(file: PathBuf) -> Result<Option<Bytes>, RunError> {
+    blocking(move || match fs_err::read(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => Ok(Some(read?.into())),
+    })
+    .await
 }
 
 async fn pack(files: Files, scratch: PathBuf, limits: ArchiveLimits) -> Result<Archive, RunError> {

@@ -9,7 +9,8 @@ use serde_json::json;
 
 use crate::support::program::{Program, Project};
 use crate::support::{
-    config, ended, running, service, settings, start, start_model, text, train_with, until,
+    config, ended, frame, running, service, settings, start, start_model, submitted, text,
+    train_with, until,
 };
 
 /// The first time it leaves a process behind and takes for ever, later it is quick.
@@ -77,6 +78,86 @@ on_both_databases! {
         }
         until("the workspaces are gone", async || project.workspaces().is_empty()).await;
         assert!(project.processes().is_empty());
+    }
+
+    async fn a_prediction_that_has_run_when_the_process_is_killed_is_not_run_again(
+        database: TestDatabase
+    ) {
+        let project = Project::new("echo trained > model");
+        let manifest = fs_err::read_to_string(project.path().join("modelyard.toml")).unwrap();
+        let script = format!("sh predict.sh {}", project.mark().display());
+        let manifest = manifest.replace("cp {future_file} {output_file}", &script);
+        fs_err::write(project.path().join("modelyard.toml"), manifest).unwrap();
+        let script = "echo ran >> $1.ledger; cp future.csv predictions.csv";
+        fs_err::write(project.path().join("predict.sh"), script).unwrap();
+        let serve = || {
+            let mut command = project.serve();
+            command.arg("--database").arg(&database.url);
+            command
+        };
+        // The first run is that of the training.
+        let mut killed = serve();
+        killed.env("MODELYARD_FAILPOINT", "run.stored@2");
+        let mut program = Program::start(killed).await;
+        let id = config(&program.client, json!({})).await;
+        let trained = train_with(&program.client, &id).await;
+        all_went_well(&program.client, &trained.job, &trained.artifact).await;
+        let body = json!({"artifact_id": trained.artifact, "historic": frame(), "future": frame()});
+        let answer = program.client.post("/api/v1/ml/$predict", &body).await.expect(202);
+        let predicted = submitted(&answer);
+        program.ended(std::time::Duration::from_secs(10)).await;
+
+        let program = Program::start(serve()).await;
+        all_went_well(&program.client, &predicted.job, &predicted.artifact).await;
+        let path = format!("/api/v1/artifacts/{}", predicted.artifact);
+        let content = &program.client.get(&path).await.expect(200).body["data"]["content"];
+        assert_eq!(content["columns"], frame()["columns"], "{content}");
+        let ledger = format!("{}.ledger", project.mark().display());
+        assert_eq!(fs_err::read_to_string(ledger).unwrap(), "ran\n");
+        until("the workspaces are gone", async || project.workspaces().is_empty()).await;
+    }
+
+    async fn only_the_newest_checkpoint_is_kept_and_none_after_the_end(database: TestDatabase) {
+        // It dies after the third, goes on from there, and waits before its end.
+        let project = Project::new(r#"
+            count=0
+            if [ -n "${MODELYARD_CHECKPOINT:-}" ]; then count=$(cat "$MODELYARD_CHECKPOINT"); fi
+            echo "from $count" >> "$1.ledger"
+            while [ $count -lt 6 ]; do
+                count=$((count + 1))
+                echo $count > "$MODELYARD_CHECKPOINT_DIR/$count"
+                echo "{\"checkpoint\": \"$count\"}" >> "$MODELYARD_PROGRESS"
+                sleep 0.6
+                if [ $count = 3 -a ! -e "$1.died" ]; then : > "$1.died"; exit 75; fi
+            done
+            until [ -e "$1.go" ]; do sleep 0.05; done
+            echo $count > model
+        "#);
+        let mark = project.mark().display().to_string();
+        let mut command = project.serve();
+        command.arg("--database").arg(&database.url);
+        let mut program = Program::start(command).await;
+        let kept = async || {
+            let mut conn = database.db.conn().await.unwrap();
+            let kept = query("SELECT COUNT(*) FROM blobs WHERE refs <= 0 AND keeps > 0");
+            let (kept,): (i64,) = kept.fetch_one(&mut conn).await.unwrap();
+            kept
+        };
+        let id = config(&program.client, json!({})).await;
+        let it = train_with(&program.client, &id).await;
+        until("it goes on", async || {
+            assert!(kept().await <= 1);
+            fs_err::read_to_string(format!("{mark}.ledger")).is_ok_and(|it| it.lines().count() == 2)
+        })
+        .await;
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        assert_eq!(kept().await, 1);
+        fs_err::write(format!("{mark}.go"), "").unwrap();
+        all_went_well(&program.client, &it.job, &it.artifact).await;
+        until("no checkpoint is kept", async || kept().await == 0).await;
+        assert_eq!(fs_err::read_to_string(format!("{mark}.ledger")).unwrap(), "from 0\nfrom 3\n");
+        program.signal(Signal::TERM);
+        program.ended(std::time::Duration::from_secs(10)).await;
     }
 
     async fn killed_again_and_again_it_keeps_what_it_promised(database: TestDatabase) {
