@@ -61,6 +61,10 @@ impl Watcher for Attempt {
     async fn checkpointed(&self, name: &str, archive: Archive) -> Result<(), Failure> {
         self.keep(name, archive).await
     }
+
+    async fn is_resumed(&self) -> bool {
+        self.context.is_held().await
+    }
 }
 
 /// What a stream is called in the log of a job.

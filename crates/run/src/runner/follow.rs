@@ -4,7 +4,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -18,7 +18,8 @@ use super::{
 const POLL: Duration = Duration::from_millis(200);
 
 /// How long a last checkpoint may take when the run is canceled. A server that stops is worth a
-/// moment, since the next one goes on from there; longer, and it would be killed.
+/// moment, since the next one goes on from there; longer, and it would be killed. A run that nobody
+/// wants any more is worth none.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(3);
 
 /// Where the checkpoints of a script are, and where they go.
@@ -82,6 +83,7 @@ impl Follower {
         if well {
             return;
         }
+        let watcher = Arc::clone(&self.checkpoints.watcher);
         let rest = async {
             if let Some(taking) = self.taking.take() {
                 let taken = taking.await;
@@ -94,7 +96,13 @@ impl Follower {
         };
         let patience = async {
             cancel.cancelled().await;
-            sleep(LAST_CHECKPOINT).await;
+            let resumed = async {
+                if watcher.is_resumed().await {
+                    std::future::pending::<()>().await;
+                }
+            };
+            // Also when nobody says.
+            let _out_of_patience = timeout(LAST_CHECKPOINT, resumed).await;
         };
         tokio::select! { () = rest => {}, () = patience => {} }
     }

@@ -52,6 +52,8 @@ struct Heard {
     /// Until when it takes to store the first one.
     gate: Option<Notify>,
     storing: AtomicBool,
+    /// Whether nobody wants the run any more.
+    unwanted: bool,
 }
 
 #[async_trait]
@@ -78,6 +80,10 @@ impl Watcher for Heard {
         } else {
             Ok(())
         }
+    }
+
+    async fn is_resumed(&self) -> bool {
+        !self.unwanted
     }
 }
 

@@ -34,6 +34,12 @@ pub trait Watcher: fmt::Debug + Send + Sync + 'static {
     ///
     /// May be dropped when the run has ended well or nobody wants it any more.
     async fn checkpointed(&self, name: &str, archive: Archive) -> Result<(), Failure>;
+
+    /// Whether a run that is canceled will be begun again, such as when the server stops. If not, its
+    /// last checkpoint is not waited for.
+    async fn is_resumed(&self) -> bool {
+        true
+    }
 }
 
 /// Tells how far a function has come. Cheap to clone, and heard by nobody when nobody listens.
