@@ -180,6 +180,15 @@ pub struct Progress {
     pub counters: BTreeMap<String, f64>,
 }
 
+impl Progress {
+    /// Bytes of a message; of a longer one only the beginning is told.
+    pub const MESSAGE_BYTES: usize = 1 << 10;
+    /// How many things one job counts.
+    pub const COUNTERS: usize = 64;
+    /// Bytes of the name of something that is counted.
+    pub const COUNTER_BYTES: usize = 64;
+}
+
 /// Work that did not come to its end.
 #[derive(Debug)]
 pub struct Failed {

@@ -30,11 +30,6 @@ const LINE: usize = 4096;
 const TAIL: usize = 10;
 /// Characters of these lines.
 const TAIL_LINE: usize = 400;
-/// Characters of a message of progress.
-const MESSAGE: usize = 1000;
-/// Counters of progress.
-const COUNTERS: usize = 50;
-
 /// What shares the transaction of a step.
 pub type Also =
     Arc<dyn for<'c> Fn(&'c mut Conn, &'c Scope) -> BoxFuture<'c, Result<()>> + Send + Sync>;
@@ -391,13 +386,13 @@ impl Reports {
     fn progress(&self, mut progress: Progress, now: Time) {
         progress.fraction =
             progress.fraction.filter(|it| it.is_finite()).map(|it| it.clamp(0.0, 1.0));
-        progress.message = progress.message.map(|it| storable(&short(&it, MESSAGE)));
+        progress.message = progress.message.map(|it| cut(&storable(&it), Progress::MESSAGE_BYTES));
         progress.counters = progress
             .counters
             .into_iter()
             .filter(|it| it.1.is_finite())
-            .take(COUNTERS)
-            .map(|(name, value)| (storable(&short(&name, 100)), value))
+            .take(Progress::COUNTERS)
+            .map(|(name, value)| (cut(&storable(&name), Progress::COUNTER_BYTES), value))
             .collect();
         self.said.lock().progress = Some(Reported { progress, at: now.micros() });
     }
@@ -426,6 +421,11 @@ impl Reports {
         let said = self.said.lock();
         said.lines.is_empty() && said.progress.is_none() && !said.tail_is_new
     }
+}
+
+/// The beginning of a text, at most so many bytes of it.
+fn cut(text: &str, most: usize) -> String {
+    text.get(..text.floor_char_boundary(most)).unwrap_or_default().to_owned()
 }
 
 fn short(text: &str, most: usize) -> String {
@@ -505,5 +505,23 @@ pub(super) async fn flush(
             }
             Err(failure)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_as_long_as_a_script_may_tell() {
+        let reports = Reports::default();
+        let counters = (0..100).map(|it| (format!("{it:0>64}{}", "é".repeat(it)), 1.0)).collect();
+        let message = Some(format!("a\0{}", "é".repeat(5000)));
+        reports.progress(Progress { fraction: Some(0.5), message, counters }, Time::from_micros(0));
+        let shown = reports.said.lock().progress.take().unwrap().progress;
+        let message = shown.message.unwrap();
+        assert!(message.starts_with("a\u{fffd}é") && message.len() == 1024, "{}", message.len());
+        assert_eq!(shown.counters.len(), 64);
+        assert!(shown.counters.keys().all(|it| it.len() == 64), "{:?}", shown.counters);
     }
 }

@@ -26,15 +26,6 @@ const LARGEST_FILE: u64 = 64 << 20;
 /// How much is read at a time.
 const READ: usize = 64 << 10;
 
-/// Of longer messages only the beginning is told.
-const LONGEST_MESSAGE: usize = 1 << 10;
-
-/// How many things one script counts.
-const MOST_COUNTERS: usize = 64;
-
-/// How long the name of something counted is.
-const LONGEST_COUNTER: usize = 64;
-
 /// How far rounding may take a sum of parts beyond the whole.
 const ROUNDING: f64 = 1e-6;
 
@@ -63,9 +54,13 @@ impl Line {
         if progress.is_some_and(|it| !(-ROUNDING..=1.0 + ROUNDING).contains(&it)) {
             return Err("`progress` is from 0 to 1".to_owned());
         }
-        let is_no_name = |it: &String| it.len() > LONGEST_COUNTER || it.contains(char::is_control);
+        let is_no_name =
+            |it: &String| it.len() > Progress::COUNTER_BYTES || it.contains(char::is_control);
         if counters.iter().flatten().any(|(name, _)| is_no_name(name)) {
-            return Err(format!("names of counters have at most {LONGEST_COUNTER} bytes"));
+            return Err(format!(
+                "names of counters have at most {} bytes",
+                Progress::COUNTER_BYTES
+            ));
         }
         Ok(line)
     }
@@ -143,8 +138,8 @@ impl Told {
         }
         let counters = counters.unwrap_or_default();
         let added = counters.keys().filter(|it| !self.progress.counters.contains_key(*it)).count();
-        if self.progress.counters.len() + added > MOST_COUNTERS {
-            return Err(format!("there are more than {MOST_COUNTERS} counters"));
+        if self.progress.counters.len() + added > Progress::COUNTERS {
+            return Err(format!("there are more than {} counters", Progress::COUNTERS));
         }
         self.progress.counters.extend(counters);
         if let Some(fraction) = progress {
@@ -168,7 +163,7 @@ impl Told {
 /// One line of text for people.
 fn short(message: &str) -> String {
     let plain = message.replace(char::is_control, " ");
-    let end = plain.floor_char_boundary(LONGEST_MESSAGE);
+    let end = plain.floor_char_boundary(Progress::MESSAGE_BYTES);
     plain[..end].trim().to_owned()
 }
 
@@ -304,7 +299,7 @@ mod tests {
     #[test]
     fn a_complaint_is_no_longer_than_a_message() {
         let complaint = heard(&format!("{{\"progress\": \"{}\"}}\n", "x".repeat(60_000))).complaint;
-        assert!(complaint.unwrap().len() <= LONGEST_MESSAGE);
+        assert!(complaint.unwrap().len() <= Progress::MESSAGE_BYTES);
     }
 
     #[test]
