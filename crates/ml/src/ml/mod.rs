@@ -76,6 +76,8 @@ struct Inner {
     /// Places for validations: they run the model's code while their clients wait, so no queue of
     /// jobs bounds them.
     validating: Semaphore,
+    /// Places for chunks of all batches: each is a run, of which clients may ask for many at a time.
+    chunks: Semaphore,
     trainings: Counter,
     predictions: Counter,
 }
@@ -120,7 +122,7 @@ impl Ml {
         let trainings = Counter::new("ml_train_jobs_total", "Trainings that were asked for.");
         let predictions = Counter::new("ml_predict_jobs_total", "Predictions that were asked for.");
         let places = std::thread::available_parallelism().map_or(2, |it| it.get().max(2));
-        let validating = Semaphore::new(places);
+        let (validating, chunks) = (Semaphore::new(places), Semaphore::new(places));
         Self(Arc::new(Inner {
             db,
             clock,
@@ -130,6 +132,7 @@ impl Ml {
             publisher,
             model,
             validating,
+            chunks,
             trainings,
             predictions,
         }))

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::chunk::{Failures, Unusable};
 use super::model::{BATCH_PREDICTED, BATCH_TRAINED, KeptResult, Metadata, Outcome};
 use super::sheet::Sheet;
-use super::work::{Place, Running, Tally, Task};
+use super::work::{Place, Running, Tally, Task, canceled};
 
 /// Results that are forgotten in one transaction.
 const FORGOTTEN: usize = 200;
@@ -86,7 +86,7 @@ impl Running<'_> {
     /// What a chunk came to, a data frame as JSON.
     async fn result(&self, outcome: &Outcome) -> Result<Option<Bytes>, Failed> {
         if self.assignment.cancel.is_cancelled() {
-            return Err(Failed::new("CancelledError", "the job was canceled"));
+            return Err(canceled());
         }
         Ok(match &outcome.result {
             Some(KeptResult::Small(json)) => Some(Bytes::from(json.clone())),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use modelyard_flow::job::{Also, Context};
 use modelyard_kernel::background::compute_sized;
 use modelyard_kernel::blobs::Stored;
@@ -17,6 +17,7 @@ use modelyard_run::config::ConfigId;
 use modelyard_run::frame::Frame;
 use modelyard_run::runner::{Archive, Run, RunError, Stream, Watcher};
 use parking_lot::Mutex;
+use tokio::sync::SemaphorePermit;
 
 use super::chunk::{Chunk, Failures};
 use super::model::{Batch, KeptResult, Operation, Order, Outcome};
@@ -138,27 +139,50 @@ impl Running<'_> {
     /// Does all chunks that are not done yet, and gives the rows that could not be used.
     async fn chunks(&self) -> Result<Failures, Failed> {
         let Self { ml, assignment, batch, .. } = self;
-        let mut source = Source::open(ml, assignment, batch, self.operation).await?;
-        let mut running = FuturesUnordered::new();
-        let mut all_begun = false;
-        loop {
-            while !all_begun && running.len() < batch.options.parallel {
-                match source.next().await? {
-                    Some(chunk) => running.push(self.chunk(chunk)),
-                    None => all_begun = true,
-                }
-            }
-            let Some(done) = running.next().await else { break };
-            let (place, outcome) = done?;
+        let source = Source::open(ml, assignment, batch, self.operation).await?;
+        let failures = Mutex::default();
+        let mut outcomes = self.outcomes(source, &failures);
+        while let Some((place, outcome)) = outcomes.try_next().await? {
             let mut tally = self.tally.lock();
             tally.add(place, outcome);
             self.context.progress(tally.progress(batch.shape.rows()));
         }
-        Ok(source.into_failures())
+        drop(outcomes);
+        Ok(failures.into_inner())
+    }
+
+    /// Does the chunks of a file, a few at a time. While one is read, others are being done.
+    fn outcomes<'s>(
+        &'s self,
+        source: Source,
+        failures: &'s Mutex<Failures>,
+    ) -> BoxStream<'s, Result<(Place, Outcome), Failed>> {
+        let read = stream::try_unfold(source, move |mut source| async move {
+            // Not read before there is a place for it, so that nothing waits in memory.
+            let place = self.place().await?;
+            let Some(chunk) = source.next().await? else {
+                *failures.lock() = source.into_failures();
+                return Ok(None);
+            };
+            Ok(Some((self.chunk(chunk, place), source)))
+        });
+        read.try_buffer_unordered(self.batch.options.parallel).boxed()
+    }
+
+    /// One of the places that all batches of this process share.
+    async fn place(&self) -> Result<SemaphorePermit<'_>, Failed> {
+        tokio::select! {
+            place = self.ml.0.chunks.acquire() => Ok(place.map_err(Failure::internal)?),
+            () = self.assignment.cancel.cancelled() => Err(canceled()),
+        }
     }
 
     /// Does a chunk, unless an earlier attempt of the job has. Fails only with the job.
-    async fn chunk(&self, chunk: Chunk) -> Result<(Place, Outcome), Failed> {
+    async fn chunk(
+        &self,
+        chunk: Chunk,
+        _among_all_batches: SemaphorePermit<'_>,
+    ) -> Result<(Place, Outcome), Failed> {
         let Chunk { number, first_row, last_row, unusable, .. } = chunk;
         let place = Place { number, first_row, last_row, rows: chunk.rows(), unusable };
         let step = format!("chunk-{number:06}");
@@ -303,6 +327,10 @@ impl Watcher for Ear {
     async fn checkpointed(&self, _: &str, _: Archive) -> Result<(), Failure> {
         Ok(())
     }
+}
+
+pub(super) fn canceled() -> Failed {
+    Failed::new("CancelledError", "the job was canceled")
 }
 
 /// What the columns hold is not kept: the batch may be of several opinions.

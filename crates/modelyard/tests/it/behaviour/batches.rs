@@ -408,12 +408,41 @@ on_both_databases! {
         program.ended(Duration::from_secs(10)).await;
     }
 
+    async fn all_batches_together_run_no_more_chunks_than_the_machine_has_room_for(
+        database: TestDatabase
+    ) {
+        let script = "sleep 0.2; cp future.csv predictions.csv";
+        let (project, mut program) = scripts(&database.url, script).await;
+        let client = &program.client;
+        let path = format!("{PREDICT}?artifact_id={}&chunk_rows=1&parallel=8", training(client).await);
+        let mut batches = Vec::new();
+        for queue in ["batch", "predict"] {
+            let path = format!("{path}&queue={queue}");
+            batches.push(submitted(&send(client, &path, "text/csv", many(12)).await.expect(202)));
+        }
+        let most = std::thread::available_parallelism().unwrap().get().max(2);
+        let mut at_once = 0;
+        for it in &batches {
+            until("it is done", async || {
+                at_once = at_once.max(project.workspaces().len());
+                let job = client.get(&format!("/api/v1/jobs/{}", it.job)).await.expect(200).body;
+                job["status"] == "completed"
+            })
+            .await;
+        }
+        assert!(at_once > 1, "chunks are done one by one");
+        // One that is done may not be removed yet.
+        assert!(at_once < 2 * most, "{at_once} at once, {most} are allowed");
+        program.signal(Signal::TERM);
+        program.ended(Duration::from_secs(10)).await;
+    }
+
     async fn a_cancelled_batch_stops_at_once(database: TestDatabase) {
         let (project, mut program) = scripts(&database.url, "sleep 60 & wait").await;
         let client = &program.client;
-        let path = format!("{PREDICT}?artifact_id={}&chunk_rows=1&parallel=3", training(client).await);
+        let path = format!("{PREDICT}?artifact_id={}&chunk_rows=1&parallel=2", training(client).await);
         let it = submitted(&send(client, &path, "text/csv", many(100)).await.expect(202));
-        until("chunks are being done", async || project.workspaces().len() == 3).await;
+        until("chunks are being done", async || project.workspaces().len() == 2).await;
         let asked = Instant::now();
         client.post(&format!("/api/v1/jobs/{}/$cancel", it.job), &json!({})).await.expect(200);
         assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
