@@ -13,7 +13,7 @@ use axum::Router;
 use futures_util::future::join_all;
 use modelyard_flow::job::{Engine, Workers};
 use modelyard_flow::schedule::Schedules;
-use modelyard_kernel::background::on_a_thread;
+use modelyard_kernel::background::{compute, on_a_thread};
 use modelyard_kernel::blobs::OpenError;
 use modelyard_kernel::{Background, Blobs, Caller, Clock, Db, Failure, HealthCheck, Ulid, db};
 use modelyard_ml::info::PeriodType;
@@ -39,6 +39,8 @@ use crate::settings::{Settings, SettingsError};
 
 /// How often content that nobody refers to is looked for.
 const SWEEP: Duration = Duration::from_secs(600);
+/// How often workspaces are looked for that were kept for jobs that need them no more.
+const SWEEP_KEPT: Duration = Duration::from_secs(300);
 /// How often the log says that a model is still starting.
 const STILL: Duration = Duration::from_secs(30);
 
@@ -498,6 +500,7 @@ pub(crate) async fn begin(
         sweep_content(&service.id, shared);
     }
     shared.engine.start().await?;
+    sweep_kept(shared);
     schedules.iter().for_each(Schedules::start);
     Ok(())
 }
@@ -600,6 +603,44 @@ fn sweep_content(service: &str, shared: &Shared) {
     });
 }
 
+/// Removes workspaces that were kept for jobs that were cancelled since, or that another process has
+/// done, now and then.
+fn sweep_kept(shared: &Shared) {
+    let (engine, root) = (shared.engine.clone(), Arc::clone(&shared.work_root));
+    let stopping = shared.background.stopping().clone();
+    shared.background.spawn(async move {
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(SWEEP_KEPT) => {}
+            }
+            if let Err(failure) = sweep_kept_now(&engine, Arc::clone(&root)).await {
+                tracing::error!(%failure, "workspaces that no job needs are not removed");
+            }
+        }
+    });
+}
+
+async fn sweep_kept_now(engine: &Engine, root: Arc<Path>) -> Result<(), Failure> {
+    // Before their jobs are asked for: one that is kept later may be of a job that was unknown then.
+    let kept = compute(move || Workspace::kept(&root)).await?.map_err(Failure::internal)?;
+    if kept.is_empty() {
+        return Ok(());
+    }
+    let wanted = engine.wanted_here().await?;
+    let remove = move || {
+        for it in kept.into_iter().filter(|it| !wanted.contains(&it.job)) {
+            let job = it.job;
+            match it.remove() {
+                Ok(true) => tracing::info!(%job, "a workspace that its job left behind is gone"),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%job, %error, "a workspace could not be removed"),
+            }
+        }
+    };
+    compute(remove).await
+}
+
 /// The wish that the process stops: Ctrl-C, or `SIGTERM`.
 #[derive(Debug)]
 pub(crate) struct StopSignal {
@@ -628,6 +669,10 @@ impl StopSignal {
 
 #[cfg(test)]
 mod tests {
+    use modelyard_run::runner::Run;
+    use modelyard_testkit::TestDatabase;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
 
     #[test]
@@ -639,5 +684,27 @@ mod tests {
             format!("{printed:?}"),
             "127.0.0.1:9090 cannot be listened on; choose another with `--port`\n  because: address in use"
         );
+    }
+
+    #[tokio::test]
+    async fn workspaces_that_no_job_needs_are_removed_while_the_server_runs() {
+        let database = TestDatabase::sqlite().await;
+        let (db, clock) = (database.db.clone(), database.clock.clone());
+        let options = modelyard_flow::job::Options::default();
+        let engine = Engine::new(db, clock, Background::default(), "here".to_owned(), options);
+        let root = tempfile::tempdir().unwrap();
+        let keep = async |job: &str| {
+            let (job, cancel) = (Ulid::read(job).unwrap(), CancellationToken::new());
+            let run = Run::begin_kept(root.path(), job, cancel).await.unwrap();
+            run.workspace.keep().await.unwrap();
+            run
+        };
+        let in_use = keep("01K6ZSNMWZ5D2YVTV9H3Y4P7QX").await;
+        drop(keep("01K6ZSNMX01N3C9F8Q2R6B7V5D").await);
+        let entries = || fs_err::read_dir(root.path()).unwrap().count();
+        assert_eq!(entries(), 2);
+        sweep_kept_now(&engine, root.path().into()).await.unwrap();
+        assert_eq!(entries(), 1);
+        assert!(in_use.workspace.path().unwrap().exists());
     }
 }

@@ -56,6 +56,23 @@ pub struct Swept {
     pub killed: usize,
 }
 
+/// A workspace that was kept for its job, whoever has it now.
+#[derive(Debug)]
+pub struct Kept {
+    /// The job.
+    pub job: Ulid,
+    directory: PathBuf,
+}
+
+impl Kept {
+    /// Removes it, unless somebody has it, and says so. Blocks.
+    pub fn remove(self) -> io::Result<bool> {
+        let Some(_lock) = lock(&self.directory) else { return Ok(false) };
+        remove(&self.directory)?;
+        Ok(true)
+    }
+}
+
 impl Directory {
     /// Makes a workspace under `root`, which is made as well if missing. `stage` is the beginning
     /// of its name, for people who look. Blocks.
@@ -213,6 +230,24 @@ impl Directory {
         if let Err(error) = removed {
             tracing::warn!(%error, "a workspace is left for the next start to remove");
         }
+    }
+
+    /// Those under `root` that were kept. Blocks.
+    pub fn kept(root: &Path) -> io::Result<Vec<Kept>> {
+        let root = match fs_err::canonicalize(root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            root => root?,
+        };
+        let mut kept = Vec::new();
+        for entry in fs_err::read_dir(root)? {
+            let directory = entry?.path();
+            if let Some(job) = key_of(&directory)
+                && directory.join("kept").exists()
+            {
+                kept.push(Kept { job, directory });
+            }
+        }
+        Ok(kept)
     }
 
     /// Removes the workspaces a crashed server left under `root`, and kills the processes still

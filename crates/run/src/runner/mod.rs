@@ -37,7 +37,7 @@ use utoipa::ToSchema;
 pub(crate) use self::thread::run_on_a_thread;
 pub use self::{
     archive::Archive,
-    directory::Swept,
+    directory::{Kept, Swept},
     function::{
         FunctionRunner, Functions, MODEL_FILE, Model, ModelError, ModelRunner, PredictData,
         TrainData, functions,

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::{
     Archive, ArchiveLimits, RunError, archive, blocking,
-    directory::{Directory, Swept},
+    directory::{Directory, Kept, Swept},
     inputs,
 };
 
@@ -197,6 +197,12 @@ impl Workspace {
             Place::Directory(it) => it.keep().await,
             Place::Memory { .. } => Ok(()),
         }
+    }
+
+    /// Those under `root` that were [kept](Workspace::keep), also for jobs that need them no more.
+    /// Blocks.
+    pub fn kept(root: &Path) -> io::Result<Vec<Kept>> {
+        Directory::kept(root)
     }
 
     /// Removes what a crashed server left under `root`, but for what was kept for those jobs that

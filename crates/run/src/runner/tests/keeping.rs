@@ -184,3 +184,23 @@ async fn what_no_job_wants_any_more_is_swept() {
     assert_eq!(swept, Swept { workspaces: 1, kept: 0, killed: 0 });
     assert_eq!(entries(&root), 0);
 }
+
+#[tokio::test]
+async fn of_those_that_are_kept_nobody_loses_the_one_that_he_has() {
+    let root = tempfile::tempdir().unwrap();
+    let sweep = || {
+        let kept = Workspace::kept(root.path()).unwrap();
+        kept.into_iter().map(|it| (it.job, it.remove().unwrap())).collect::<Vec<_>>()
+    };
+    let place = begin(&root).await;
+    assert_eq!(sweep(), [], "it is not kept yet");
+    place.run.workspace.keep().await.unwrap();
+    assert_eq!(sweep(), [(job(), false)]);
+    drop(place.run);
+    let resumed = resume(&root).await.unwrap();
+    assert_eq!(sweep(), [(job(), false)]);
+    assert!(resumed.workspace.path().unwrap().exists());
+    drop(resumed);
+    assert_eq!(sweep(), [(job(), true)]);
+    assert_eq!(entries(&root), 0);
+}
