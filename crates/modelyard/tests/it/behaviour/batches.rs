@@ -408,6 +408,31 @@ on_both_databases! {
         program.ended(Duration::from_secs(10)).await;
     }
 
+    async fn short_lines_that_are_wide_rows_take_no_more_memory_than_their_chunks(
+        database: TestDatabase
+    ) {
+        let script = "echo a > predictions.csv; echo 1 >> predictions.csv";
+        let (_project, mut program) = scripts(&database.url, script).await;
+        let client = &program.client;
+        let path = format!("{PREDICT}?artifact_id={}&parallel=1", training(client).await);
+        let keys: Vec<String> = (0..5000).map(|it| format!("\"{it}\": 1")).collect();
+        let file = format!("{{{}}}\n{}", keys.join(","), "{}\n".repeat(20_000));
+        let before = program.peak_memory();
+        let answer = send(client, &path, "application/x-ndjson", file).await;
+        let it = submitted(&answer.expect(202));
+        until("a chunk is done", async || {
+            let job = client.get(&format!("/api/v1/jobs/{}", it.job)).await.expect(200).body;
+            job["progress"]["counters"]["chunks"].as_f64().is_some_and(|it| it >= 2.0)
+        })
+        .await;
+        client.post(&format!("/api/v1/jobs/{}/$cancel", it.job), &json!({})).await.expect(200);
+        // All rows would take 2.4 GB.
+        let grown = program.peak_memory() - before;
+        assert!(grown < 200 << 20, "{grown} bytes more");
+        program.signal(Signal::TERM);
+        program.ended(Duration::from_secs(10)).await;
+    }
+
     async fn all_batches_together_run_no_more_chunks_than_the_machine_has_room_for(
         database: TestDatabase
     ) {
