@@ -123,7 +123,7 @@ impl Ml {
             &batch,
             Arc::new(move |conn, scope| {
                 let (blobs, kept) = (blobs.clone(), Arc::clone(&kept));
-                async move { Ok(blobs.keep(conn, scope, &kept, until).await.map(drop)?) }.boxed()
+                async move { blobs.keep(conn, scope, &kept, until).await }.boxed()
             }),
         );
         keep.await?;
