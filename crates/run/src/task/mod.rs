@@ -1,6 +1,7 @@
 //! Tasks: commands and functions that are stored once and run as often as somebody likes.
 //!
-//! A task is a shell command, in which `{name}` stands for a parameter that is stored with it, or the
+//! A task is a shell command, in which `{name}` stands for a parameter that is stored with it and
+//! becomes one word, or the
 //! name of a function that the service registered ([`TaskFunctions`]). Executing it is a job: the
 //! task runs as it is when the job's turn comes, and what it printed or returned becomes an artifact.
 //! Jobs survive a crash, so a task that was interrupted by one runs again from the beginning.
@@ -8,6 +9,7 @@
 //! Whoever may write a shell task may run anything that the server's user may. Therefore a service
 //! has to allow them, see [`ShellTasks`].
 
+mod command;
 mod functions;
 pub mod http;
 mod model;
@@ -33,7 +35,7 @@ use modelyard_kernel::{
     Result, Scope, Ulid, Work,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::artifact::{Access, ArtifactId, Artifacts};
 use crate::publish::Publisher;
@@ -41,6 +43,7 @@ use crate::runner::Limits;
 
 pub use functions::TaskFunctions;
 pub use model::{NewExecution, NewTask, Submitted, Task, TaskId, TaskType};
+use model::complaint_of;
 use store::TaskRow;
 use work::Execution;
 
@@ -132,7 +135,8 @@ impl Tasks {
     /// version of the service.
     ///
     /// # Errors
-    /// `task_taken` when its id is, `shell_tasks_disabled`.
+    /// `task_taken` when its id is, `shell_tasks_disabled`; when a parameter stands where a shell reads
+    /// no word.
     pub async fn create(&self, caller: &Caller, new: NewTask) -> Result<Task> {
         let scope = caller.permit(WRITE)?;
         // One statement, so that it may share its commit with others.
@@ -141,9 +145,27 @@ impl Tasks {
 
     async fn insert(&self, conn: &mut Conn, scope: &Scope, new: NewTask) -> Result<Task> {
         self.allow(new.task_type)?;
+        self.check(&new, None)?;
         let id = new.id.unwrap_or_else(|| TaskId::new(&self.0.clock));
         let row = self.row(id, new);
         store::insert(conn, scope, row).await?.ok_or_else(|| taken(id))
+    }
+
+    /// Refuses a task that could not be executed as it is meant. `old` has its parameters when nothing
+    /// is said of them.
+    fn check(&self, new: &NewTask, old: Option<&Task>) -> Result<()> {
+        let stored = new.parameters.as_ref().or(old.and_then(|it| it.parameters.as_ref()));
+        let Some(stored) = stored else { return Ok(()) };
+        match new.task_type {
+            TaskType::Shell if new.command.contains('{') => {
+                let parameters = serde_json::from_str(stored.get())?;
+                match complaint_of(&new.command, &parameters) {
+                    Some(complaint) => Err(violation("command", &json!(new.command), &complaint)),
+                    None => Ok(()),
+                }
+            }
+            TaskType::Shell | TaskType::Python => Ok(()),
+        }
     }
 
     fn row(&self, id: TaskId, new: NewTask) -> TaskRow {
@@ -183,7 +205,7 @@ impl Tasks {
     /// Replaces a task; its parameters stay when nothing is said of them.
     ///
     /// # Errors
-    /// `task_missing`, `precondition_failed`, `shell_tasks_disabled`.
+    /// `task_missing`, `precondition_failed`, and those of [`Tasks::create`].
     pub async fn update(
         &self,
         caller: &Caller,
@@ -210,6 +232,7 @@ impl Tasks {
         self.allow(new.task_type)?;
         let old = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
         conditions.allow_change(&old.etag())?;
+        self.check(&new, Some(&old))?;
         Ok(store::update(conn, scope, self.row(id, new)).await?)
     }
 
@@ -289,6 +312,12 @@ impl Tasks {
         let id = execution.task_id;
         let task = self.ready(conn, scope, id).await?;
         let overrides = execution.parameters.as_ref().filter(|it| !it.is_empty());
+        if task.task_type == TaskType::Shell
+            && let Err(complaint) = task.command_with(task.parameters_with(None).as_ref())
+        {
+            let detail = format!("Task {id}: {complaint}");
+            return Err(Failure::bad_request("command_unsafe", detail));
+        }
         if let Some(overrides) = overrides.filter(|_| task.task_type == TaskType::Shell) {
             if task.parameters.is_none() {
                 return Err(Failure::bad_request(
@@ -352,6 +381,14 @@ impl Tasks {
             _ => Ok(()),
         }
     }
+}
+
+/// A rule of ours that a field of a body breaks.
+fn violation(field: &str, value: &Value, complaint: &str) -> Failure {
+    let report = Report::new();
+    Node::at(&["body", field], value, &report).fail_rule(complaint);
+    let violations = report.finish().err().unwrap_or_default();
+    Failure::violations(violations)
 }
 
 fn read_execution(input: &Value) -> Result<Execution> {

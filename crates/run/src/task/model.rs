@@ -8,6 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use super::command;
 use crate::runner::ScriptOutput;
 
 entity_id!(
@@ -128,30 +129,18 @@ impl Task {
         })
     }
 
-    /// The shell command with its parameters: `{name}` becomes the parameter of that name, quoted for
-    /// the shell. Other braces stay as they are.
-    pub(super) fn command_with(&self, parameters: Option<&Map<String, Value>>) -> String {
-        let Some(parameters) = parameters else { return self.command.clone() };
-        let mut command = String::with_capacity(self.command.len());
-        let mut rest = self.command.as_str();
-        while let Some((before, after)) = rest.split_once('{') {
-            command.push_str(before);
-            let named = after
-                .split_once('}')
-                .and_then(|(name, after)| Some((parameters.get(name)?, after)));
-            match named {
-                Some((value, after)) => {
-                    command.push_str(&quoted(value));
-                    rest = after;
-                }
-                None => {
-                    command.push('{');
-                    rest = after;
-                }
-            }
-        }
-        command.push_str(rest);
-        command
+    /// The shell command with its parameters: `{name}` becomes the parameter of that name, as one word
+    /// of the shell. Other braces stay as they are.
+    ///
+    /// # Errors
+    /// A sentence, when one stands where no word is read.
+    pub(super) fn command_with(
+        &self,
+        parameters: Option<&Map<String, Value>>,
+    ) -> Result<String, String> {
+        let Some(parameters) = parameters else { return Ok(self.command.clone()) };
+        let filled = command::fill(&self.command, |name| parameters.get(name).map(word));
+        filled.map_err(misplaced)
     }
 
     /// What an artifact says of a shell command that ended, whatever its exit code.
@@ -278,14 +267,28 @@ fn read_parameters(node: Option<Node<'_>>) -> Option<Option<Map<String, Value>>>
     }
 }
 
+/// What is wrong with a shell command that has these parameters.
+pub(super) fn complaint_of(command: &str, parameters: &Map<String, Value>) -> Option<String> {
+    let known = |name: &str| parameters.contains_key(name).then(String::new);
+    command::fill(command, known).err().map(misplaced)
+}
+
+fn misplaced(name: &str) -> String {
+    let name = shorten(name);
+    format!(
+        "`{{{name}}}` must be written without quotes, as a word: what it stands for is quoted already. \
+         It cannot be used in quotes, backquotes, `${{…}}`, arithmetic, comments, or after a \
+         here-document; there, begin the command with `value={{{name}}}` and write \"$value\""
+    )
+}
+
 /// A value as one word of a shell command.
-fn quoted(value: &Value) -> String {
-    let text = match value {
-        Value::Null => String::new(),
-        Value::String(it) => it.replace('\0', ""),
-        other => other.to_string(),
-    };
-    format!("'{}'", text.replace('\'', "'\\''"))
+fn word(value: &Value) -> String {
+    match value {
+        Value::Null => command::quoted(""),
+        Value::String(it) => command::quoted(it),
+        other => command::quoted(&other.to_string()),
+    }
 }
 
 fn type_name(value: &Value) -> &'static str {

@@ -11,6 +11,7 @@ use ::http::{Method, Request, Response};
 use axum::body::Body;
 use axum::{Extension, Router};
 use modelyard_flow::job::{Engine, Job, JobId, JobStatus, Options};
+use modelyard_kernel::db::query;
 use modelyard_kernel::failure::Unrendered;
 use modelyard_kernel::{Background, Blobs, Grants, Ulid};
 use modelyard_testkit::{SERVICE, TENANT, TestDatabase, on_both_databases, test_caller};

@@ -74,7 +74,10 @@ impl Tasks {
             return Err(Failed::new("ValueError", complaint));
         }
         let parameters = task.parameters_with(overrides);
-        let command = task.command_with(parameters.as_ref());
+        // One that was stored by an earlier version may not be safe.
+        let command = task
+            .command_with(parameters.as_ref())
+            .map_err(|complaint| Failed::new("ValueError", complaint))?;
         // A command that uses none is the contract's, and so is its artifact.
         let parameters = parameters.filter(|_| command != task.command);
         let options = &self.0.options;

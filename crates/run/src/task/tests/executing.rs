@@ -37,6 +37,50 @@ on_both_databases! {
         assert_eq!(data["task"]["parameters"], json!({"who": "it's $(id) {times}", "times": 1}));
     }
 
+    async fn a_parameter_cannot_stand_where_its_text_would_be_run(database: TestDatabase) {
+        let server = Server::started(&database, Setup::default()).await;
+        let parameters = json!({"who": "x"});
+        let task = json!({"id": ID, "command": "echo {who}", "parameters": parameters});
+        assert_eq!(server.post("", task).await.0, 201);
+        let body = json!({"command": "echo \"{who}\"", "parameters": parameters});
+        let kept = json!({"command": "echo \"{who}\""});
+        for (status, problem) in [
+            server.post("", body).await,
+            // Its parameters stay, so it has one of this name.
+            server.put(&format!("/{ID}"), kept).await,
+        ] {
+            assert_eq!((status, &problem["errors"][0]["loc"]), (422, &json!(["body", "command"])));
+            let said = problem["errors"][0]["msg"].as_str().unwrap();
+            assert!(said.contains("`{who}` must be written without quotes"), "{said}");
+        }
+        let plain = json!({"id": OTHER, "command": "echo \"{who}\""});
+        assert_eq!(server.outcome(plain).await["stdout"], "{who}\n");
+
+        // As an earlier version stored it.
+        let mut conn = database.db.conn().await.unwrap();
+        query("UPDATE tasks SET command = 'echo \"{who}\"' WHERE parameters IS NOT NULL")
+            .execute(&mut conn)
+            .await
+            .unwrap();
+        drop(conn);
+        let body = json!({"parameters": {"who": "$(id)"}});
+        let (status, problem) = server.post(&format!("/{ID}/$execute"), body).await;
+        assert_eq!((status, &problem["code"]), (400, &json!("command_unsafe")));
+    }
+
+    async fn a_command_that_became_unsafe_is_not_run(database: TestDatabase) {
+        let server = Server::new(&database, Setup::default());
+        let task = json!({"id": ID, "command": "echo {who}", "parameters": {"who": "x"}});
+        server.post("", task).await;
+        let submitted = server.execute(ID).await;
+        let mut conn = database.db.conn().await.unwrap();
+        query("UPDATE tasks SET command = 'echo \"{who}\"'").execute(&mut conn).await.unwrap();
+        drop(conn);
+        server.start().await;
+        let error = server.ended(submitted).await.error.unwrap();
+        assert!(error.starts_with("ValueError: `{who}` must be written without quotes"), "{error}");
+    }
+
     async fn output_that_is_no_text_is_kept_as_far_as_it_is(database: TestDatabase) {
         let server = Server::started(&database, Setup::default()).await;
         let outcome = server.outcome(json!({"command": r"printf 'a\000b\377c'"})).await;
