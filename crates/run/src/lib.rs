@@ -2,6 +2,7 @@
 
 pub mod artifact;
 pub mod config;
+pub mod ear;
 pub mod frame;
 pub mod publish;
 pub mod runner;

@@ -51,11 +51,11 @@ impl std::fmt::Debug for Attempt {
 #[async_trait]
 impl Watcher for Attempt {
     fn said(&self, stream: Stream, line: &str) {
-        self.context.log(word(stream), line);
+        self.context.log(stream.word(), line);
     }
 
     fn progressed(&self, progress: Progress) {
-        self.context.progress(progress);
+        self.ear.progressed(progress);
     }
 
     async fn checkpointed(&self, name: &str, archive: Archive) -> Result<(), Failure> {
@@ -69,11 +69,7 @@ impl Watcher for Attempt {
 
 /// What a stream is called in the log of a job.
 pub(super) fn word(stream: Stream) -> &'static str {
-    match stream {
-        Stream::Stdout => "stdout",
-        Stream::Stderr => "stderr",
-        Stream::Server => "system",
-    }
+    stream.word()
 }
 
 impl Attempt {

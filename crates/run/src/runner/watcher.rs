@@ -17,6 +17,17 @@ pub enum Stream {
     Server,
 }
 
+impl Stream {
+    /// What it is called in the log of a job.
+    pub fn word(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+            Stream::Server => "system",
+        }
+    }
+}
+
 /// Hears what a run says while it runs: its log, how far it has come, and its checkpoints.
 #[async_trait]
 pub trait Watcher: fmt::Debug + Send + Sync + 'static {

@@ -1,5 +1,7 @@
 //! The job of an execution.
 
+use std::sync::Arc;
+
 use modelyard_kernel::form::Node;
 use modelyard_kernel::{Assignment, Failed, Failure, Kind, Ulid};
 use serde::{Deserialize, Serialize};
@@ -8,6 +10,7 @@ use serde_json::{Map, Value};
 use super::model::{Captured, NewExecution, Task, TaskId, TaskType};
 use super::{EXECUTE, Tasks};
 use crate::artifact::{ArtifactId, NewArtifact};
+use crate::ear::Ear;
 use crate::publish::Publication;
 use crate::runner::{Run, RunError, Script, run_script};
 
@@ -81,7 +84,9 @@ impl Tasks {
         // A command that uses none is the contract's, and so is its artifact.
         let parameters = parameters.filter(|_| command != task.command);
         let options = &self.0.options;
+        let ear = Ear::new(Arc::new(self.0.jobs.context(assignment)?));
         let run = Run::begin(&options.work_root, "task", assignment.cancel.clone()).await?;
+        let run = run.with_watcher(Arc::new(ear));
         let own = run.workspace.path()?;
         let script = Script {
             stage: "task",

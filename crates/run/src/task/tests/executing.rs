@@ -81,6 +81,42 @@ on_both_databases! {
         assert!(error.starts_with("ValueError: `{who}` must be written without quotes"), "{error}");
     }
 
+    async fn what_a_shell_task_says_is_in_the_record_of_its_job(database: TestDatabase) {
+        let server = Server::started(&database, Setup::default()).await;
+        let command = "echo first; echo second >&2
+            echo '{\"progress\": 0.5, \"message\": \"half\", \"counters\": {\"rows\": 3}}' >&3
+            touch $MODELYARD_CHECKPOINT_DIR/one; echo '{\"checkpoint\": \"one\"}' >&3
+            sleep 60";
+        server.post("", json!({"id": ID, "command": command})).await;
+        let (_, answer) = server.execute(ID).await;
+        let id = job_id(&answer);
+        // While it runs.
+        let said = async {
+            loop {
+                let lines = server.jobs.lines(&test_caller(), id, 0, 10).await.unwrap();
+                if lines.len() == 3 && server.job(id).await.progress.is_some() {
+                    return lines;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let lines = tokio::time::timeout(Duration::from_secs(20), said).await.unwrap();
+        let mut lines: Vec<_> =
+            lines.iter().map(|it| (it.stream.as_str(), it.text.as_str())).collect();
+        lines.sort_unstable();
+        assert_eq!(lines[..2], [("stderr", "second"), ("stdout", "first")]);
+        let (stream, text) = lines[2];
+        assert!(stream == "system" && text.contains("keeps no checkpoints"), "{text}");
+        let job = serde_json::to_value(server.job(id).await).unwrap();
+        assert_eq!(
+            (&job["progress"]["fraction"], &job["progress"]["message"]),
+            (&json!(0.5), &json!("half"))
+        );
+        assert_eq!(job["progress"]["counters"], json!({"rows": 3.0}));
+        assert_eq!(job["log_tail"].as_array().unwrap().len(), 3);
+        server.jobs.delete(&test_caller(), id, &Conditions::default()).await.unwrap();
+    }
+
     async fn output_that_is_no_text_is_kept_as_far_as_it_is(database: TestDatabase) {
         let server = Server::started(&database, Setup::default()).await;
         let outcome = server.outcome(json!({"command": r"printf 'a\000b\377c'"})).await;
