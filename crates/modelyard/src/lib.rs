@@ -33,7 +33,7 @@ pub use modelyard_run::config::schema::{ConfigSchema, Field, FieldKind};
 pub use modelyard_run::frame::{Cell, Frame};
 pub use modelyard_run::runner::{
     ConfigFormat, Diagnostic, Limits, Model, ModelError, ModelRunner, PredictData, Reporter,
-    Runner, Severity, ShellRunner, ShellSpec, TrainData, functions,
+    RunJob, Runner, Severity, ShellRunner, ShellSpec, TrainData, functions,
 };
 pub use server::Server;
 pub use service::{Service, ServiceBuilder};

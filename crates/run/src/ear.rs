@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use modelyard_flow::job::Context;
 use modelyard_kernel::{Failure, Progress};
 
-use crate::runner::{Archive, Stream, Watcher};
+use crate::runner::{Archive, RunJob, Stream, Watcher};
 
 /// Hears a run on behalf of its job. Keeps no checkpoints; who does has a watcher of its own around
 /// this one.
@@ -18,6 +18,11 @@ impl Ear {
     /// Of a job.
     pub fn new(context: Arc<Context>) -> Self {
         Self(context)
+    }
+
+    /// What the code that is run in a step is told of its job.
+    pub fn job(&self, step: &str) -> RunJob {
+        RunJob { id: self.0.job(), idempotency_key: self.0.idempotency_key(step) }
     }
 
     /// The job.

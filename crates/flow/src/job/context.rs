@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use modelyard_kernel::{
-    Clock, Conn, Failed, Failure, Kind, Progress, Result, Scope, Time, failpoint,
+    Clock, Conn, Failed, Failure, Kind, Progress, Result, Scope, Time, Ulid, failpoint,
 };
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -262,6 +262,11 @@ impl Context {
             self.write(Entry::new(name, &time.micros(), now)?).await?;
         }
         if time <= now { Ok(()) } else { Err(Failed::suspended(time)) }
+    }
+
+    /// The job's id.
+    pub fn job(&self) -> Ulid {
+        self.hold.job.0
     }
 
     /// A name for what a step does to the world outside, the same in every attempt, for those who

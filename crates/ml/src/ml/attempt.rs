@@ -12,7 +12,7 @@ use modelyard_flow::job::{Also, Context};
 use modelyard_kernel::blobs::BlobRead;
 use modelyard_kernel::{Assignment, Failed, Failure, Progress, Verdict};
 use modelyard_run::artifact::WRITE;
-use modelyard_run::runner::{Archive, Run, RunError, Stream, Watcher, Workspace};
+use modelyard_run::runner::{Archive, Run, RunError, RunJob, Stream, Watcher, Workspace};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
@@ -55,7 +55,7 @@ impl Watcher for Attempt {
     }
 
     fn progressed(&self, progress: Progress) {
-        self.ear.progressed(progress);
+        self.context.progress(progress);
     }
 
     async fn checkpointed(&self, name: &str, archive: Archive) -> Result<(), Failure> {
@@ -196,10 +196,13 @@ impl Ml {
     ) -> Result<Run, Failed> {
         let Model { runner, work_root, .. } = &self.0.model;
         let (cancel, ear) = (assignment.cancel.clone(), Arc::<Attempt>::clone(attempt));
+        let (id, context) = (attempt.context.job(), &attempt.context);
+        let job = RunJob { id, idempotency_key: context.idempotency_key(RUN) };
         if !runner.needs_directory() {
-            return Ok(Run::new(Workspace::in_memory(work_root), cancel).with_watcher(ear));
+            return Ok(Run::new(Workspace::in_memory(work_root), cancel).with_watcher(ear).for_job(job));
         }
-        let run = Run::begin_kept(work_root, assignment.job, cancel).await?.with_watcher(ear);
+        let run = Run::begin_kept(work_root, assignment.job, cancel).await?;
+        let run = run.with_watcher(ear).for_job(job);
         if let Some(checkpoint) = attempt.context.done::<Checkpoint>(CHECKPOINT).await? {
             self.restore(&run, attempt, assignment, checkpoint).await?;
         }

@@ -10,7 +10,7 @@ use super::attempt::Attempt;
 use super::model::Metadata;
 
 /// The step in which the script runs. It is of use on this node only.
-const RUN: &str = "run";
+pub(super) const RUN: &str = "run";
 /// What a workspace has beside its files when the script predicted.
 const PREDICTIONS: &str = "predictions";
 

@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ConfigFormat, Diagnostic, PredictInput, Predicted, Reporter, Run, RunError, Runner, TrainInput,
-    Trained, inputs, run_on_a_thread,
+    ConfigFormat, Diagnostic, PredictInput, Predicted, Reporter, Run, RunError, RunJob, Runner,
+    TrainInput, Trained, inputs, run_on_a_thread,
 };
 use crate::frame::Frame;
 
@@ -31,6 +31,8 @@ pub struct TrainData {
     pub cancel: CancellationToken,
     /// Tells how far the function has come.
     pub report: Reporter,
+    /// The job that this is for; `None` when a request is only checked.
+    pub job: Option<RunJob>,
 }
 
 /// What a prediction function gets. `future` has the rows to predict for, without the target.
@@ -44,6 +46,8 @@ pub struct PredictData {
     pub cancel: CancellationToken,
     /// As in [`TrainData`].
     pub report: Reporter,
+    /// As in [`TrainData`].
+    pub job: Option<RunJob>,
 }
 
 /// A model in Rust. Write the methods as `async fn`; their futures need not be `Send`, because
@@ -100,6 +104,7 @@ pub struct ModelError {
     kind: String,
     message: String,
     causes: Option<String>,
+    may_pass: bool,
 }
 
 impl ModelError {
@@ -109,7 +114,22 @@ impl ModelError {
 
     /// `kind` is what clients see before the message, like `ValueError`.
     pub fn of(kind: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind: kind.into(), message: message.into(), causes: None }
+        Self { kind: kind.into(), message: message.into(), causes: None, may_pass: false }
+    }
+
+    /// The same failure, of which the code says that it may pass, such as that of a server which does
+    /// not answer: the job is tried again after a pause, as often as its policy says.
+    ///
+    /// ```
+    /// # use modelyard_run::runner::ModelError;
+    /// # fn fetch() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # fn example() -> Result<String, ModelError> {
+    /// fetch().map_err(|error| ModelError::from(error).transient())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn transient(self) -> Self {
+        Self { may_pass: true, ..self }
     }
 
     pub fn kind(&self) -> &str {
@@ -135,15 +155,16 @@ impl<E: std::error::Error> From<E> for ModelError {
             kind: short_name(std::any::type_name::<E>()),
             message: error.to_string(),
             causes: (!causes.is_empty()).then(|| causes.join("\n")),
+            may_pass: false,
         }
     }
 }
 
 impl From<ModelError> for RunError {
     fn from(error: ModelError) -> Self {
-        let ModelError { kind, message, causes } = error;
+        let ModelError { kind, message, causes, may_pass } = error;
         let traceback = causes.map(|causes| format!("{kind}: {message}\n{causes}"));
-        RunError::Model { kind, message, traceback }
+        RunError::Model { kind, message, traceback, may_pass }
     }
 }
 
@@ -210,12 +231,12 @@ impl<T: Model> Runner for ModelRunner<T> {
     }
 
     async fn train(&self, run: &Run, input: TrainInput) -> Result<Trained, RunError> {
-        let report = Reporter::new(run.watcher.clone());
+        let (report, job) = (Reporter::new(run.watcher.clone()), run.job.clone());
         let trained = self.execute(&run.cancel, move |model, cancel| async move {
             let mut files = inputs::of_train(&input, ConfigFormat::Flat)?;
             let TrainInput { config, data, geo } = input;
             let fitted =
-                model.train(read_config(config)?, TrainData { data, geo, cancel, report }).await?;
+                model.train(read_config(config)?, TrainData { data, geo, cancel, report, job }).await?;
             files.push((MODEL_FILE, store(&fitted)?));
             Ok(files)
         });
@@ -228,12 +249,12 @@ impl<T: Model> Runner for ModelRunner<T> {
             let message = format!("the training artifact has no {MODEL_FILE}");
             RunError::model("FileNotFoundError", message)
         })?;
-        let report = Reporter::new(run.watcher.clone());
+        let (report, job) = (Reporter::new(run.watcher.clone()), run.job.clone());
         let predicted = self.execute(&run.cancel, move |model, cancel| async move {
             let mut files = inputs::of_predict(&input, ConfigFormat::Flat)?;
             let fitted = load(&fitted)?;
             let PredictInput { config, historic, future, geo } = input;
-            let data = PredictData { historic, future, geo, cancel, report };
+            let data = PredictData { historic, future, geo, cancel, report, job };
             let predictions = model.predict(read_config(config)?, fitted, data).await?;
             files.push(("predictions.csv", predictions.to_csv().into()));
             Ok((predictions, files))
@@ -248,11 +269,11 @@ impl<T: Model> Runner for ModelRunner<T> {
         run: &Run,
         input: TrainInput,
     ) -> Result<Vec<Diagnostic>, RunError> {
-        let report = Reporter::new(run.watcher.clone());
+        let (report, job) = (Reporter::new(run.watcher.clone()), run.job.clone());
         self.execute(&run.cancel, move |model, cancel| async move {
             let TrainInput { config, data, geo } = input;
             let config = read_config(config)?;
-            Ok(model.validate_train(config, TrainData { data, geo, cancel, report }).await?)
+            Ok(model.validate_train(config, TrainData { data, geo, cancel, report, job }).await?)
         })
         .await
     }
@@ -262,11 +283,11 @@ impl<T: Model> Runner for ModelRunner<T> {
         run: &Run,
         input: PredictInput,
     ) -> Result<Vec<Diagnostic>, RunError> {
-        let report = Reporter::new(run.watcher.clone());
+        let (report, job) = (Reporter::new(run.watcher.clone()), run.job.clone());
         self.execute(&run.cancel, move |model, cancel| async move {
             let PredictInput { config, historic, future, geo } = input;
             let config = read_config(config)?;
-            let data = PredictData { historic, future, geo, cancel, report };
+            let data = PredictData { historic, future, geo, cancel, report, job };
             Ok(model.validate_predict(config, data).await?)
         })
         .await

@@ -115,18 +115,36 @@ pub struct Run {
     pub cancel: CancellationToken,
     /// Hears what the run says while it runs.
     pub watcher: Option<Arc<dyn Watcher>>,
+    /// The job that it is for, if it is for one.
+    pub job: Option<RunJob>,
+}
+
+/// The job that a run is for, as the code of its author knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunJob {
+    /// Its id.
+    pub id: Ulid,
+    /// The same in every attempt at the job, and in no other job: who is asked for something twice
+    /// under this name can tell that it was asked before.
+    pub idempotency_key: String,
 }
 
 impl Run {
     /// A run in a workspace that is there already. Nobody hears of it.
     pub fn new(workspace: Workspace, cancel: CancellationToken) -> Self {
-        Self { workspace, cancel, watcher: None }
+        Self { workspace, cancel, watcher: None, job: None }
     }
 
     /// The same run, but someone hears what it says.
     #[must_use]
     pub fn with_watcher(self, watcher: Arc<dyn Watcher>) -> Self {
         Self { watcher: Some(watcher), ..self }
+    }
+
+    /// The same run, whose author's code knows which job it is for.
+    #[must_use]
+    pub fn for_job(self, job: RunJob) -> Self {
+        Self { job: Some(job), ..self }
     }
 
     /// A run in a directory of its own, see [`Workspace::create`].
@@ -248,9 +266,10 @@ pub enum RunError {
     /// The script said so by its exit code. The workspace is worth keeping.
     #[error("{stage} script failed with exit code {}", output.exit_code)]
     Script { stage: &'static str, output: ScriptOutput },
-    /// The model's own code failed. `kind` is like the name of an exception.
+    /// The model's own code failed. `kind` is like the name of an exception; `may_pass` when it says
+    /// that the same may go well later.
     #[error("{kind}: {message}")]
-    Model { kind: String, message: String, traceback: Option<String> },
+    Model { kind: String, message: String, traceback: Option<String>, may_pass: bool },
     #[error("{stage} script was stopped after {} seconds, its limit", limit.as_secs_f64())]
     TimedOut { stage: &'static str, limit: Duration, output: ScriptOutput },
     /// `limit` names what there was too much of, and how much is allowed.
@@ -274,16 +293,18 @@ impl RunError {
     }
 
     pub(crate) fn model(kind: &str, message: impl Into<String>) -> Self {
-        RunError::Model { kind: kind.to_owned(), message: message.into(), traceback: None }
+        let (kind, message) = (kind.to_owned(), message.into());
+        RunError::Model { kind, message, traceback: None, may_pass: false }
     }
 
-    /// Whether the same may go well later: the script said so, or it is about this machine.
+    /// Whether the same may go well later: the script or the model said so, or it is about this
+    /// machine.
     pub fn is_transient(&self) -> bool {
         match self {
             RunError::Script { output, .. } => output.exit_code == TEMPORARY_FAILURE,
+            RunError::Model { may_pass, .. } => *may_pass,
             RunError::Io { .. } => true,
-            RunError::Model { .. }
-            | RunError::TimedOut { .. }
+            RunError::TimedOut { .. }
             | RunError::OverLimit { .. }
             | RunError::Canceled
             | RunError::Archive(_) => false,
@@ -315,7 +336,7 @@ impl From<RunError> for Failed {
     fn from(error: RunError) -> Self {
         let is_transient = error.is_transient();
         let failed = match error {
-            RunError::Model { kind, message, traceback } => {
+            RunError::Model { kind, message, traceback, .. } => {
                 Failed { traceback, ..Failed::new(&kind, message) }
             }
             RunError::Canceled => Failed::new("CancelledError", "the job was canceled"),

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Limits, Run, RunError, ScriptOutput,
+    Limits, Run, RunError, RunJob, ScriptOutput,
     capture::pump,
     checkpoint::only_entry,
     directory::Directory,
@@ -64,7 +64,7 @@ pub struct Script<'a> {
 /// What the script says goes to the watcher of the run. When it did not end well, its last
 /// checkpoint is stored before this ends; a canceled run waits for that a few seconds at most.
 pub async fn run_script(script: Script<'_>, run: &Run) -> Result<ScriptOutput, RunError> {
-    let Run { workspace, cancel, watcher } = run;
+    let Run { workspace, cancel, watcher, job } = run;
     let Script { stage, limits, .. } = script;
     if cancel.is_cancelled() {
         return Err(RunError::Canceled);
@@ -72,7 +72,7 @@ pub async fn run_script(script: Script<'_>, run: &Run) -> Result<ScriptOutput, R
     let directory = workspace.directory()?;
     let started = || {
         let tail = Tail::create(&directory.progress_file())?;
-        Ok((Group::start(script, directory)?, tail))
+        Ok((Group::start(script, directory, job.as_ref())?, tail))
     };
     let (mut group, tail) =
         started().map_err(RunError::io(format!("cannot start the {stage} script")))?;
@@ -159,7 +159,7 @@ enum Ending {
 }
 
 impl Group {
-    fn start(script: Script<'_>, workspace: &Directory) -> io::Result<Self> {
+    fn start(script: Script<'_>, workspace: &Directory, job: Option<&RunJob>) -> io::Result<Self> {
         let checkpoints = workspace.checkpoints();
         fs_err::create_dir_all(&checkpoints)?;
         // What is there now is what was restored.
@@ -180,6 +180,8 @@ impl Group {
             .env("MODELYARD_PROGRESS_FD", "3")
             .env("MODELYARD_CHECKPOINT_DIR", checkpoints)
             .envs(checkpoint.map(|it| ("MODELYARD_CHECKPOINT", it)))
+            .envs(job.map(|it| ("MODELYARD_JOB_ID", it.id.to_string())))
+            .envs(job.map(|it| ("MODELYARD_IDEMPOTENCY_KEY", &it.idempotency_key)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

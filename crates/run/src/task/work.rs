@@ -14,6 +14,9 @@ use crate::ear::Ear;
 use crate::publish::Publication;
 use crate::runner::{Run, RunError, Script, run_script};
 
+/// The step in which a task runs. Nothing is written down of it: it is done again after a crash.
+const RUN: &str = "run";
+
 /// What a job is asked to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Execution {
@@ -86,7 +89,7 @@ impl Tasks {
         let options = &self.0.options;
         let ear = Ear::new(Arc::new(self.0.jobs.context(assignment)?));
         let run = Run::begin(&options.work_root, "task", assignment.cancel.clone()).await?;
-        let run = run.with_watcher(Arc::new(ear));
+        let run = run.for_job(ear.job(RUN)).with_watcher(Arc::new(ear));
         let own = run.workspace.path()?;
         let script = Script {
             stage: "task",
@@ -126,7 +129,7 @@ impl Tasks {
         })?;
         let outcome = match called {
             Ok(result) => Ok(result),
-            Err(RunError::Model { kind, message, traceback }) => {
+            Err(RunError::Model { kind, message, traceback, may_pass: false }) => {
                 let traceback = traceback.unwrap_or_else(|| format!("{kind}: {message}"));
                 Err(Captured { kind, message, traceback })
             }

@@ -170,6 +170,40 @@ async fn a_dropped_run_tells_its_function() {
 }
 
 #[tokio::test]
+async fn a_function_knows_the_job_that_it_is_for() {
+    let train = |_: Config, data: TrainData| async move {
+        Ok(data.job.map(|it| (it.id.to_string(), it.idempotency_key)))
+    };
+    let predict = |_: Config, trained: Option<(String, String)>, data: PredictData| async move {
+        let job = data.job.unwrap();
+        assert_eq!(trained, Some((job.id.to_string(), job.idempotency_key)));
+        Ok(data.future)
+    };
+    let runner = functions(train, predict);
+    let Place { run, root: _root } = place();
+    let id = Ulid::read("01M7W2VW5SZCEB0G592J0SM0XC").unwrap();
+    let run = run.for_job(RunJob { id, idempotency_key: format!("{id}-run") });
+    runner.train(&run, train_input(json!({}), None)).await.unwrap();
+    runner.predict(&run, predict_input(json!({}))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_function_can_say_that_its_failure_may_pass() {
+    let train = |config: Config, _: TrainData| async move {
+        let error = "x".parse::<usize>().map(drop).map_err(ModelError::from).unwrap_err();
+        if config.n_lags == 0 { Err(error.transient()) } else { Err::<usize, _>(error) }
+    };
+    let runner = functions(train, repeat);
+    for (n_lags, verdict) in [(0, Verdict::Transient), (1, Verdict::Permanent)] {
+        let Place { run, root: _root } = place();
+        let input = train_input(json!({"n_lags": n_lags}), None);
+        let failed = Failed::from(runner.train(&run, input).await.unwrap_err());
+        assert_eq!(failed.verdict, verdict);
+        assert_eq!(failed.error, "ParseIntError: invalid digit found in string");
+    }
+}
+
+#[tokio::test]
 async fn errors_and_panics_keep_their_names() {
     let failing = |config: Config, _: TrainData| async move {
         match config.n_lags {

@@ -60,6 +60,19 @@ async fn a_canceled_script_may_clean_up_first() {
 }
 
 #[tokio::test]
+async fn a_script_knows_the_job_that_it_is_for() {
+    let told = "echo \"${MODELYARD_JOB_ID-none} ${MODELYARD_IDEMPOTENCY_KEY-none}\"";
+    let Place { run, root } = place();
+    let id = Ulid::read("01M7W2VW5SZCEB0G592J0SM0XC").unwrap();
+    let run = run.for_job(RunJob { id, idempotency_key: format!("{id}-run") });
+    let output = sh(&Place { run, root }, told, &Limits::default()).await.unwrap();
+    assert_eq!(output.stdout, "01M7W2VW5SZCEB0G592J0SM0XC 01M7W2VW5SZCEB0G592J0SM0XC-run\n");
+    // Such as one that only checks a request.
+    let output = sh(&place(), told, &Limits::default()).await.unwrap();
+    assert_eq!(output.stdout, "none none\n");
+}
+
+#[tokio::test]
 async fn a_dropped_script_takes_its_whole_group_along() {
     let place = place();
     let limits = Limits::default();

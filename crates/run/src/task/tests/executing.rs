@@ -117,6 +117,16 @@ on_both_databases! {
         server.jobs.delete(&test_caller(), id, &Conditions::default()).await.unwrap();
     }
 
+    async fn a_shell_task_knows_its_job(database: TestDatabase) {
+        let server = Server::started(&database, Setup::default()).await;
+        let command = "echo $MODELYARD_JOB_ID $MODELYARD_IDEMPOTENCY_KEY";
+        server.post("", json!({"id": ID, "command": command})).await;
+        let submitted = server.execute(ID).await;
+        let job = server.ended(submitted).await;
+        let id = job.id;
+        assert_eq!(server.artifact(&job).await["stdout"], format!("{id} {id}-run\n"));
+    }
+
     async fn output_that_is_no_text_is_kept_as_far_as_it_is(database: TestDatabase) {
         let server = Server::started(&database, Setup::default()).await;
         let outcome = server.outcome(json!({"command": r"printf 'a\000b\377c'"})).await;
