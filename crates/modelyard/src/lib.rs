@@ -35,5 +35,6 @@ pub use modelyard_run::runner::{
     ConfigFormat, Diagnostic, Limits, Model, ModelError, ModelRunner, PredictData, Reporter,
     RunJob, Runner, Severity, ShellRunner, ShellSpec, TrainData, functions,
 };
+pub use modelyard_run::task::TaskContext;
 pub use server::Server;
 pub use service::{Service, ServiceBuilder};

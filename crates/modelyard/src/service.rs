@@ -29,7 +29,7 @@ use modelyard_ml::project::{Adapters, Project};
 use modelyard_run::artifact::{Access, Hierarchy};
 use modelyard_run::config::schema::ConfigSchema;
 use modelyard_run::runner::{Limits, ModelError, Runner, ShellRunner, TemplateError};
-use modelyard_run::task::{ShellTasks, TaskFunctions};
+use modelyard_run::task::{ShellTasks, TaskContext, TaskFunctions};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -211,18 +211,33 @@ impl ServiceBuilder {
     }
 
     /// Adds a function that tasks can run by its name. It gets the task's parameters as whatever
-    /// `P` reads them as.
+    /// `P` reads them as, whose schema clients are shown.
     pub fn with_task<P, R, F>(
         mut self,
         name: &str,
         function: impl Fn(P) -> F + Send + Sync + 'static,
     ) -> Self
     where
-        P: DeserializeOwned + 'static,
+        P: DeserializeOwned + JsonSchema + 'static,
         R: Serialize + 'static,
         F: Future<Output = Result<R, ModelError>> + 'static,
     {
         self.service.functions = self.service.functions.with(name, function);
+        self
+    }
+
+    /// Adds a function that also gets the job that it is for, and can tell how far it is.
+    pub fn with_task_context<P, R, F>(
+        mut self,
+        name: &str,
+        function: impl Fn(P, TaskContext) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        P: DeserializeOwned + JsonSchema + 'static,
+        R: Serialize + 'static,
+        F: Future<Output = Result<R, ModelError>> + 'static,
+    {
+        self.service.functions = self.service.functions.with_context(name, function);
         self
     }
 

@@ -5,25 +5,26 @@ use std::time::Duration;
 
 use modelyard::{ModelError, Service, ServiceBuilder, ServiceInfo};
 use modelyard_testkit::TestClient;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 /// Python prints its times so.
 const THEN: &str = "2026-11-20T08:58:40.763246+00:00";
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Sum {
     a: i64,
     b: i64,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Text {
     input_text: String,
     uppercase: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Computation {
     seconds: u64,
 }

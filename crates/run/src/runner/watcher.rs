@@ -58,7 +58,7 @@ pub trait Watcher: fmt::Debug + Send + Sync + 'static {
 pub struct Reporter(Option<Arc<dyn Watcher>>);
 
 impl Reporter {
-    pub(super) fn new(watcher: Option<Arc<dyn Watcher>>) -> Self {
+    pub(crate) fn new(watcher: Option<Arc<dyn Watcher>>) -> Self {
         Self(watcher)
     }
 

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{NewExecution, NewTask, Submitted, Task, TaskId, TaskType};
+use super::model::{NewExecution, NewTask, Submitted, Task, TaskFunction, TaskId, TaskType};
 use super::{EXECUTE, Tasks, WRITE};
 use crate::artifact::Access;
 use crate::artifact::http::Stats;
@@ -73,6 +73,7 @@ pub(super) fn routes(tasks: Tasks, access: Access) -> OpenApiRouter {
     let mut routes = OpenApiRouter::new()
         .routes(routes!(get_task_schema))
         .routes(routes!(get_task_stats))
+        .routes(routes!(list_task_functions))
         .routes(routes!(execute_task));
     if access == Access::Full {
         routes = routes
@@ -147,6 +148,20 @@ async fn get_task_schema(caller: Caller, headers: HeaderMap) -> Result<Response>
     responses((status = 200, body = Stats)))]
 async fn get_task_stats(State(tasks): State<Tasks>, caller: Caller) -> Result<axum::Json<Stats>> {
     Ok(axum::Json(Stats { total: tasks.count(&caller).await? }))
+}
+
+/// List the functions of tasks
+///
+/// What the `command` of a task of the type `python` can name, with the JSON schemas of the parameters.
+#[utoipa::path(get, path = "/api/v1/tasks/$functions", tag = "tasks",
+    responses((status = 200, body = Vec<TaskFunction>)))]
+async fn list_task_functions(
+    State(tasks): State<Tasks>,
+    caller: Caller,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let functions = tasks.functions(&caller)?;
+    Ok(reply::json_bytes(&Conditions::of(&headers), serde_json::to_vec(&functions)?))
 }
 
 /// Get a task

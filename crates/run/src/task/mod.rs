@@ -41,8 +41,9 @@ use crate::artifact::{Access, ArtifactId, Artifacts};
 use crate::publish::Publisher;
 use crate::runner::Limits;
 
-pub use functions::TaskFunctions;
-pub use model::{NewExecution, NewTask, Submitted, Task, TaskId, TaskType};
+pub use functions::{TaskContext, TaskFunctions};
+use functions::{Missing, sentence};
+pub use model::{NewExecution, NewTask, Submitted, Task, TaskFunction, TaskId, TaskType};
 use model::complaint_of;
 use store::TaskRow;
 use work::Execution;
@@ -135,8 +136,8 @@ impl Tasks {
     /// version of the service.
     ///
     /// # Errors
-    /// `task_taken` when its id is, `shell_tasks_disabled`; when a parameter stands where a shell reads
-    /// no word.
+    /// `task_taken` when its id is, `shell_tasks_disabled`; when a parameter does not fit the function,
+    /// or stands where a shell reads no word.
     pub async fn create(&self, caller: &Caller, new: NewTask) -> Result<Task> {
         let scope = caller.permit(WRITE)?;
         // One statement, so that it may share its commit with others.
@@ -164,8 +165,29 @@ impl Tasks {
                     None => Ok(()),
                 }
             }
-            TaskType::Shell | TaskType::Python => Ok(()),
+            TaskType::Shell => Ok(()),
+            TaskType::Python => {
+                // What is missing may come with the request that executes it.
+                let parameters = serde_json::from_str(stored.get())?;
+                let checked =
+                    self.0.options.functions.check(&new.command, &parameters, Missing::Allowed);
+                checked.map_err(Failure::violations)
+            }
         }
+    }
+
+    /// The functions that tasks can run.
+    ///
+    /// # Errors
+    /// When the caller may not.
+    pub fn functions(&self, caller: &Caller) -> Result<Vec<TaskFunction>> {
+        caller.permit(READ)?;
+        let all = self.0.options.functions.signatures();
+        let all = all.map(|(name, parameters)| TaskFunction {
+            name: name.to_owned(),
+            parameters: parameters.clone(),
+        });
+        Ok(all.collect())
     }
 
     fn row(&self, id: TaskId, new: NewTask) -> TaskRow {
@@ -329,6 +351,16 @@ impl Tasks {
                 let detail = format!("Task {id}: {complaint}");
                 return Err(Failure::bad_request("parameters_invalid", detail));
             }
+        }
+        // Without parameters of its own a request is the contract's, to which the job answers.
+        if let Some(overrides) = overrides.filter(|_| task.task_type == TaskType::Python) {
+            let given = task.parameters_with(Some(overrides.clone())).unwrap_or_default();
+            let (name, given) = (&task.command, Value::Object(given));
+            let checked = self.0.options.functions.check(name, &given, Missing::Refused);
+            checked.map_err(|it| {
+                let detail = format!("Task {id}: {}", sentence(&it));
+                Failure::bad_request("parameters_invalid", detail)
+            })?;
         }
         let input = serde_json::to_vec(&execution)?;
         let artifact = Some(ArtifactId::new(&self.0.clock).0);

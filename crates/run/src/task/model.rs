@@ -206,6 +206,17 @@ pub(super) struct Captured {
     pub(super) traceback: String,
 }
 
+/// A function that tasks can run.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TaskFunction {
+    /// What the `command` of a task names.
+    #[schema(example = "calculate_sum")]
+    pub name: String,
+    /// The JSON schema of its parameters.
+    #[schema(value_type = Object)]
+    pub parameters: Value,
+}
+
 /// A task to be stored.
 #[derive(Debug)]
 pub struct NewTask {

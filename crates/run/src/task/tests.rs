@@ -56,7 +56,7 @@ struct Server {
     work: Vec<Work>,
 }
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, schemars::JsonSchema)]
 struct Sum {
     a: i64,
     b: i64,
@@ -73,6 +73,13 @@ fn functions() -> TaskFunctions {
         .with("panicking_task", |it: Map<String, Value>| async move {
             assert!(!it.is_empty(), "there is nothing");
             Ok(it.len())
+        })
+        .with_context("hesitating_task", |_: Map<String, Value>, context| async move {
+            context.report.say("looked");
+            context.report.progress(0.5, "half");
+            let id = context.job.id;
+            assert_eq!(context.job.idempotency_key, format!("{id}-run"));
+            Err::<(), _>(ModelError::new("not yet").transient())
         })
 }
 

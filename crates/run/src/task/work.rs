@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::model::{Captured, NewExecution, Task, TaskId, TaskType};
-use super::{EXECUTE, Tasks};
+use super::{EXECUTE, TaskContext, Tasks};
 use crate::artifact::{ArtifactId, NewArtifact};
 use crate::ear::Ear;
 use crate::publish::Publication;
-use crate::runner::{Run, RunError, Script, run_script};
+use crate::runner::{Reporter, Run, RunError, Script, run_script};
 
 /// The step in which a task runs. Nothing is written down of it: it is done again after a crash.
 const RUN: &str = "run";
@@ -123,7 +123,10 @@ impl Tasks {
         let name = &task.command;
         let parameters = task.parameters_with(overrides);
         let given = parameters.clone().unwrap_or_default();
-        let called = self.0.options.functions.call(name, given, &assignment.cancel).await;
+        let ear = Ear::new(Arc::new(self.0.jobs.context(assignment)?));
+        let (job, cancel) = (ear.job(RUN), assignment.cancel.clone());
+        let context = TaskContext { job, cancel, report: Reporter::new(Some(Arc::new(ear))) };
+        let called = self.0.options.functions.call(name, given, context).await;
         let called = called.ok_or_else(|| {
             Failed::new("ValueError", format!("Python function '{name}' not found in registry"))
         })?;

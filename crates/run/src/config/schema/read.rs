@@ -78,7 +78,8 @@ impl<'a> Sent<'a> {
 }
 
 impl Field {
-    fn read(&self, node: &Node<'_>) -> Option<Value> {
+    /// Reads one value. `None` when it does not fit, which the report then says.
+    pub(crate) fn read(&self, node: &Node<'_>) -> Option<Value> {
         if self.nullable && node.is_null() {
             return Some(Value::Null);
         }

@@ -219,6 +219,77 @@ on_both_databases! {
         assert_eq!((&error["type"], &error["message"]), (&json!("Panic"), &json!("there is nothing")));
     }
 
+    async fn a_function_may_say_that_its_failure_passes(database: TestDatabase) {
+        let server = Server::started(&database, Setup::default()).await;
+        let task = json!({"id": ID, "command": "hesitating_task", "task_type": "python"});
+        server.post("", task).await;
+        let (_, answer) = server.execute(ID).await;
+        let id = job_id(&answer);
+        let waits = async {
+            loop {
+                let job = server.job(id).await;
+                if job.error.is_some() {
+                    return job;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let job = tokio::time::timeout(Duration::from_secs(20), waits).await.expect("it fails");
+        // It waits for another attempt.
+        assert_eq!((job.status, job.attempt), (JobStatus::Pending, 1));
+        assert_eq!(job.error.as_deref(), Some("ModelError: not yet"));
+        let lines = server.jobs.lines(&test_caller(), job.id, 0, 10).await.unwrap();
+        let lines: Vec<_> = lines.iter().map(|it| (&*it.stream, &*it.text)).collect();
+        assert_eq!(lines, [("stdout", "looked")]);
+        assert_eq!(serde_json::to_value(&job).unwrap()["progress"]["message"], "half");
+
+        let path = format!("/{ID}/$execute?max_attempts=1");
+        let submitted = server.post(&path, Value::Null).await;
+        let job = server.ended(submitted).await;
+        assert_eq!((job.status, job.dead_letter), (JobStatus::Failed, true));
+    }
+
+    async fn the_functions_are_listed_with_what_they_take(database: TestDatabase) {
+        let server = Server::new(&database, Setup::default());
+        let (status, functions) = server.get("/$functions").await;
+        assert_eq!(status, 200);
+        let names: Vec<_> = functions.as_array().unwrap().iter().map(|it| &it["name"]).collect();
+        assert_eq!(names, ["calculate_sum", "failing_task", "hesitating_task", "panicking_task"]);
+        let schema = &functions[0]["parameters"];
+        assert_eq!(schema["required"], json!(["a", "b"]));
+        assert_eq!(schema["properties"]["a"], json!({"type": "integer", "format": "int64"}));
+    }
+
+    async fn parameters_that_no_function_takes_are_refused(database: TestDatabase) {
+        let server = Server::new(&database, Setup::default());
+        let mut wrong = python(ID);
+        wrong["parameters"]["b"] = json!("x");
+        let (status, problem) = server.post("", wrong.clone()).await;
+        let place = json!(["body", "parameters", "b"]);
+        assert_eq!((status, &problem["errors"][0]["loc"]), (422, &place));
+        assert_eq!(server.post("", python(ID)).await.0, 201);
+        assert_eq!(server.put(&format!("/{ID}"), wrong).await.0, 422);
+        // What was stored is checked when it becomes that of a function.
+        let free = json!({"id": OTHER, "command": "echo", "parameters": {"a": "x"}});
+        assert_eq!(server.post("", free).await.0, 201);
+        let kept = json!({"command": "calculate_sum", "task_type": "python"});
+        assert_eq!(server.put(&format!("/{OTHER}"), kept).await.0, 422);
+
+        let path = format!("/{ID}/$execute");
+        let (status, problem) = server.post(&path, json!({"parameters": {"b": []}})).await;
+        assert_eq!((status, &problem["code"]), (400, &json!("parameters_invalid")));
+        let said = format!("Task {ID}: `b`: Input should be a valid integer");
+        assert_eq!(problem["detail"], said);
+        // What a task lacks may come with a request, and must if that has any.
+        let short = json!({"id": THIRD, "command": "calculate_sum", "task_type": "python",
+            "parameters": {"a": 1}});
+        assert_eq!(server.post("", short).await.0, 201);
+        let path = format!("/{THIRD}/$execute");
+        assert_eq!(server.post(&path, json!({"parameters": {"b": 1}})).await.0, 202);
+        assert_eq!(server.post(&path, json!({"parameters": {"a": 1}})).await.0, 400);
+        assert_eq!(server.execute(THIRD).await.0, 202);
+    }
+
     async fn a_function_that_there_is_not_fails_the_job(database: TestDatabase) {
         let server = Server::started(&database, Setup::default()).await;
         let (status, _) =
