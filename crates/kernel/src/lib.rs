@@ -27,7 +27,8 @@ pub use db::{Conn, Db, Tx};
 pub use failure::{Failure, Kind};
 pub use id::Ulid;
 pub use part::{
-    Assignment, Failed, Health, HealthCheck, Launch, Launcher, Part, Policy, Progress, Verdict,
+    Assignment, Failed, Health, HealthCheck, Launch, Launcher, Part, Policy, Progress, RequestKey,
+    Verdict, Wishes,
     Work,
 };
 

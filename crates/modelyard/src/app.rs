@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use modelyard_flow::job::{Engine, Jobs};
-use modelyard_flow::schedule::{JobWatch, Schedules};
+use modelyard_flow::schedule::Schedules;
 use modelyard_kernel::part::Counter;
 use modelyard_kernel::{Background, Blobs, Caller, Clock, Db, HealthCheck, Part, Result, Work};
 use modelyard_ml::info::http::Info;
@@ -157,7 +157,7 @@ pub fn assemble(
     let schedules = jobs.as_ref().map(|jobs| {
         let (db, clock, background) = (db.clone(), clock.clone(), background.clone());
         let system = Caller::system("schedules", TENANT, &id);
-        Schedules::new(db, clock, background, system, launchers, JobWatch::of(jobs))
+        Schedules::new(db, clock, background, system, launchers, jobs.clone())
     });
     parts.extend(schedules.iter().map(Schedules::part));
 

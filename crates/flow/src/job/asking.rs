@@ -18,11 +18,22 @@ use super::{RequestKey, Wishes};
 /// How a client wants a job to be done.
 ///
 /// The header `Idempotency-Key` is that of the IETF draft
-/// *draft-ietf-httpapi-idempotency-key-header*; the rest are query parameters, see [`AskingParams`].
+/// *draft-ietf-httpapi-idempotency-key-header*, see [`AskingHeaders`]; the rest are query parameters,
+/// see [`AskingParams`].
 #[derive(Clone, Debug)]
 pub struct Asking {
     name: Option<String>,
     wishes: Wishes,
+}
+
+/// The header of every operation that asks for a job.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "documents what `Asking` takes")]
+pub struct AskingHeaders {
+    /// The client's name for this request: sent again, it asks for no second job.
+    #[param(rename = "Idempotency-Key", required = false, max_length = 200)]
+    idempotency_key: Option<String>,
 }
 
 /// The parameters of every operation that asks for a job, beside the header.

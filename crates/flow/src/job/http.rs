@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::asking::{Asking, AskingParams, read_queue};
+use super::asking::{Asking, AskingHeaders, AskingParams, read_queue};
 use super::stream::{self, Wish};
 use super::{Job, JobId, JobStatus, Jobs, LogLine, Queue, Step, WRITE};
 
@@ -321,7 +321,7 @@ struct Retried {
 #[utoipa::path(post, path = "/api/v1/jobs/{job_id}/$retry", tag = "jobs",
     params(
         ("job_id" = String, Path),
-        ("Idempotency-Key" = Option<String>, Header, description = "the client's name for this request: sent again, it asks for no second job"),
+        AskingHeaders,
         AskingParams,
     ), responses((status = 202, body = Retried)))]
 async fn retry_job(

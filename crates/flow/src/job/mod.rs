@@ -52,16 +52,16 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use asking::MAX_AHEAD;
-pub use asking::{Asking, AskingParams};
+pub use asking::{Asking, AskingHeaders, AskingParams};
 pub use context::{Also, Context};
 pub use engine::{Engine, Options, PolicyChange, Workers};
 use engine::{Machine, Running};
 pub use http::FIELDS;
 use model::{Ending, Lane};
 pub use model::{
-    Hold, Job, JobId, JobStatus, LogLine, NewJob, Queue, RequestKey, Step, Submission, Timing,
-    Wishes,
+    Hold, Job, JobId, JobStatus, LogLine, NewJob, Queue, Step, Submission, Timing,
 };
+pub use modelyard_kernel::{RequestKey, Wishes};
 use store::{Room, Terms};
 use together::{Added, Completed};
 
@@ -260,6 +260,42 @@ impl Jobs {
             "queue_full",
             format!("no more jobs may wait in the queue `{queue}`, try again when some are done"),
         ))
+    }
+
+    /// The job that an earlier request of the same name asked for, if there was one; for those whose
+    /// request is more than [`Jobs::submit`].
+    ///
+    /// # Errors
+    /// `idempotency_key_reused` when that was another request.
+    pub async fn asked(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        key: &RequestKey,
+    ) -> Result<Option<JobId>> {
+        match store::remembered(conn, scope, &key.name).await? {
+            Some(_) => Ok(Some(self.asked_before(conn, scope, key).await?.job)),
+            None => Ok(None),
+        }
+    }
+
+    /// Remembers which job a request asked for, in the transaction that adds the job.
+    ///
+    /// # Errors
+    /// `idempotency_key_reused`, or `concurrent_change` when the same is asked at this moment.
+    pub async fn remember(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        key: &RequestKey,
+        job: JobId,
+    ) -> Result<()> {
+        let now = self.machine().clock.now();
+        if store::remember(conn, scope, key, job, None, now).await? {
+            return Ok(());
+        }
+        self.asked_before(conn, scope, key).await?;
+        Err(Failure::conflict("concurrent_change", "the same was asked at this moment, try again"))
     }
 
     /// The job that a request of the same name asked for.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use modelyard_kernel::db::{FromValue, Json, Value};
 use modelyard_kernel::{
-    Assignment, Failed, Policy, Progress, Scope, Time, Ulid, columns, entity_id,
+    Assignment, Failed, Policy, Progress, Scope, Time, Ulid, Wishes, columns, entity_id,
 };
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
@@ -326,34 +326,6 @@ impl NewJob {
         let (artifact, owner, unique, retry_of) = (None, None, None, None);
         Self { id, kind, input, artifact, owner, unique, retry_of, wishes: Wishes::default() }
     }
-}
-
-/// How whoever asks for a job wants it to be done. What is not said is as its kind has it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wishes {
-    /// What the client called its request.
-    pub request: Option<RequestKey>,
-    /// What somebody calls it.
-    pub label: Option<String>,
-    /// The queue to wait in.
-    pub queue: Option<String>,
-    /// Those with a higher one go first; 0 unless given.
-    pub priority: Option<i64>,
-    /// Not to be begun before.
-    pub run_at: Option<Time>,
-    /// How long all of it may take, from when it was asked for, or may be begun.
-    pub deadline: Option<Duration>,
-    /// Attempts in all when they fail for a reason that may pass.
-    pub max_attempts: Option<i64>,
-}
-
-/// What a client calls a request, so that it may send it again without asking for the same twice.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestKey {
-    /// The client's name for it.
-    pub name: String,
-    /// What the request was, as a hash: another request must not have the same name.
-    pub fingerprint: String,
 }
 
 /// What became of a [`NewJob`].

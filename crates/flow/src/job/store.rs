@@ -2,9 +2,9 @@
 //! about the work of all of them is in `claims.rs`.
 
 use modelyard_kernel::db::{Conn, Result, scoped};
-use modelyard_kernel::{Scope, Time, Ulid, columns, failpoint};
+use modelyard_kernel::{RequestKey, Scope, Time, Ulid, Wishes, columns, failpoint};
 
-use super::model::{Ending, Hold, Job, JobId, NewJob, Queue, RequestKey, Wishes};
+use super::model::{Ending, Hold, Job, JobId, NewJob, Queue};
 
 /// Inputs up to this size are in the job's row, which is written again with every change of it.
 pub(super) const INLINE: i64 = 8 << 10;

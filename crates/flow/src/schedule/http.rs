@@ -1,5 +1,6 @@
 //! `/api/v1/schedules`. Takes requests apart, calls [`Schedules`], puts answers together.
 
+use axum::body::Bytes;
 use axum::extract::{OriginalUri, Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -15,6 +16,7 @@ use utoipa_axum::routes;
 
 use super::model::{Begun, Misfire, NewSchedule, Overlap, Run, Schedule, ScheduleId, Upcoming};
 use super::{READ, Schedules, WRITE};
+use crate::job::{Asking, AskingHeaders, AskingParams};
 
 /// What lists of schedules may be asked. Text is looked for in the kinds of their targets as well.
 pub static FIELDS: Fields = Fields {
@@ -247,13 +249,17 @@ async fn delete_schedule(
 ///
 /// Begins its job at once, also while it is paused. Its next time stays as it is.
 #[utoipa::path(post, path = "/api/v1/schedules/{id}/$run-now", tag = "schedules",
-    params(("id" = String, Path)), responses((status = 202, body = Begun)))]
+    params(("id" = String, Path), AskingHeaders, AskingParams),
+    responses((status = 202, body = Begun)))]
 async fn run_schedule(
     State(schedules): State<Schedules>,
     caller: Caller,
     Path(id): Path<String>,
+    asking: Asking,
 ) -> Result<Response> {
-    let begun = schedules.run_now(&caller, ScheduleId::read(&id)?).await?;
+    let id = ScheduleId::read(&id)?;
+    let wishes = asking.wishes(&format!("schedule.run {id}"), Bytes::new()).await?;
+    let begun = schedules.run_now(&caller, id, wishes).await?;
     Ok((StatusCode::ACCEPTED, axum::Json(begun)).into_response())
 }
 

@@ -17,23 +17,21 @@ mod tests;
 mod ticker;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use modelyard_kernel::bulk::{Applied, Bulk, Changed, Done, Operation};
 use modelyard_kernel::form::{choice, quote};
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
     Background, Caller, Clock, Conn, Db, Failure, Launch, Launcher, Part, Permission, Result,
-    Scope, Time, Ulid,
+    Scope, Time, Wishes,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::job::Jobs;
+use crate::job::{JobId, Jobs};
 
 pub use http::FIELDS;
 pub use model::{
@@ -47,39 +45,6 @@ pub const READ: Permission = Permission("schedules:read");
 /// May make, change, pause, run and remove schedules. What they begin needs its permission as well.
 pub const WRITE: Permission = Permission("schedules:write");
 
-/// Whether a job has not ended.
-pub type IsUnfinished =
-    Arc<dyn for<'c> Fn(&'c mut Conn, &'c Scope, Ulid) -> BoxFuture<'c, Result<bool>> + Send + Sync>;
-
-/// What schedules need of the jobs that they begin.
-#[derive(Clone)]
-pub struct JobWatch {
-    /// Asked before a tick whose schedule lets no two jobs overlap.
-    pub is_unfinished: IsUnfinished,
-    /// Told after a job was committed.
-    pub wake: Arc<dyn Fn() + Send + Sync>,
-}
-
-impl JobWatch {
-    /// Of the jobs of the same service.
-    pub fn of(jobs: &Jobs) -> Self {
-        let (asked, woken) = (jobs.clone(), jobs.clone());
-        Self {
-            is_unfinished: Arc::new(move |conn, scope, job| {
-                let jobs = asked.clone();
-                async move { jobs.is_unfinished(conn, scope, job).await }.boxed()
-            }),
-            wake: Arc::new(move || woken.wake_all()),
-        }
-    }
-}
-
-impl fmt::Debug for JobWatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobWatch").finish_non_exhaustive()
-    }
-}
-
 /// The schedules of one service. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Schedules(Arc<Inner>);
@@ -91,7 +56,7 @@ struct Inner {
     background: Background,
     system: Caller,
     launchers: BTreeMap<&'static str, Launcher>,
-    jobs: JobWatch,
+    jobs: Jobs,
     /// Told when another tick may be next.
     changed: Notify,
     /// Since when the next tick of a schedule cannot be begun, for a reason that may pass.
@@ -99,14 +64,14 @@ struct Inner {
 }
 
 impl Schedules {
-    /// The schedules of the service that `system` acts for, which begin what `launchers` can.
+    /// The schedules of the service that `system` acts for, which begin what `launchers` can, as `jobs`.
     pub fn new(
         db: Db,
         clock: Clock,
         background: Background,
         system: Caller,
         launchers: Vec<Launcher>,
-        jobs: JobWatch,
+        jobs: Jobs,
     ) -> Self {
         let launchers = launchers.into_iter().map(|it| (it.kind, it)).collect();
         let (changed, troubled) = (Notify::new(), Mutex::default());
@@ -365,19 +330,25 @@ impl Schedules {
         Ok(schedule)
     }
 
-    /// Begins the job of a schedule at once, also of one that is paused. Its next tick stays.
+    /// Begins the job of a schedule at once, also of one that is paused. Its next tick stays. The job is
+    /// called as the schedule is, unless another label is wished for.
     ///
     /// # Errors
     /// `schedule_missing`; `schedule_busy` when an earlier job has not ended and the schedule lets
-    /// no two overlap; when no job can be begun.
-    pub async fn run_now(&self, caller: &Caller, id: ScheduleId) -> Result<Begun> {
+    /// no two overlap; `idempotency_key_reused`; when no job can be begun.
+    pub async fn run_now(
+        &self,
+        caller: &Caller,
+        id: ScheduleId,
+        wishes: Wishes,
+    ) -> Result<Begun> {
         let scope = caller.permit(WRITE)?.clone();
         let (it, caller, now) = (self.clone(), caller.clone(), self.0.clock.now());
         let begin = self.0.db.transaction(move |conn| {
-            async move { it.begin_now(conn, &scope, &caller, id, now).await }.boxed()
+            async move { it.begin_now(conn, &scope, &caller, id, wishes, now).await }.boxed()
         });
         let begun = begin.await?;
-        (self.0.jobs.wake)();
+        self.0.jobs.wake_all();
         Ok(begun)
     }
 
@@ -387,16 +358,27 @@ impl Schedules {
         scope: &Scope,
         caller: &Caller,
         id: ScheduleId,
+        mut wishes: Wishes,
         now: Time,
     ) -> Result<Begun> {
         let schedule = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
         caller.permit(self.launcher(&schedule.target.kind)?.permission)?;
-        let mut run = self.begin(conn, scope, &schedule, now, now).await?;
+        let submitted = || format!("Job of schedule {id} submitted");
+        let request = wishes.request.take();
+        if let Some(key) = &request
+            && let Some(job) = self.0.jobs.asked(conn, scope, key).await?
+        {
+            return Ok(Begun { job_id: job.0, message: submitted() });
+        }
+        let mut run = self.begin(conn, scope, &schedule, wishes, now, now).await?;
         run.manual = true;
         let Some(job_id) = run.job_id else {
             let detail = "a job of this schedule has not ended, and it lets no two overlap";
             return Err(Failure::conflict("schedule_busy", detail));
         };
+        if let Some(key) = &request {
+            self.0.jobs.remember(conn, scope, key, JobId(job_id)).await?;
+        }
         // Two may ask within a microsecond, or at a tick.
         while !store::add_run(conn, scope, id, &run).await? {
             run.tick_at = Time::from_micros(run.tick_at.micros() + 1);
@@ -406,7 +388,7 @@ impl Schedules {
         store::advance(conn, scope, id, next, last).await?;
         store::trim(conn, scope, id, schedule.overlap).await?;
         let message = match run.outcome {
-            TickOutcome::Fired => format!("Job of schedule {id} submitted"),
+            TickOutcome::Fired => submitted(),
             _ => format!("A job of schedule {id} waits already"),
         };
         Ok(Begun { job_id, message })
@@ -418,6 +400,7 @@ impl Schedules {
         conn: &mut Conn,
         scope: &Scope,
         schedule: &Schedule,
+        wishes: Wishes,
         tick_at: Time,
         now: Time,
     ) -> Result<Run> {
@@ -433,7 +416,7 @@ impl Schedules {
             input: serde_json::from_str(schedule.target.input.get())?,
             unique: (schedule.overlap == Overlap::Queue).then(|| format!("schedule:{id}")),
             owner: schedule.owner.clone(),
-            label: schedule.name.clone(),
+            wishes: Wishes { label: wishes.label.or(Some(schedule.name.clone())), ..wishes },
         };
         let job = (launcher.launch)(conn, scope, launch).await?;
         run.job_id = Some(job);
@@ -449,7 +432,7 @@ impl Schedules {
     /// Whether a job of a schedule has not ended.
     async fn is_busy(&self, conn: &mut Conn, scope: &Scope, id: ScheduleId) -> Result<bool> {
         for job in store::open_jobs(conn, scope, id).await? {
-            if (self.0.jobs.is_unfinished)(conn, scope, job).await? {
+            if self.0.jobs.is_unfinished(conn, scope, job).await? {
                 return Ok(true);
             }
         }

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use modelyard_kernel::{Conn, Failure, Kind, Result, Scope, Time, failpoint};
+use modelyard_kernel::{Conn, Failure, Kind, Result, Scope, Time, Wishes, failpoint};
 
 use super::model::{GRACE, Plan, Run, ScheduleId, TickOutcome, storable};
 use super::{Schedules, WRITE, store, unreadable};
@@ -116,7 +116,7 @@ impl Schedules {
                 Ticked::Handled { begun } => {
                     self.0.troubled.lock().remove(&id);
                     if begun {
-                        (self.0.jobs.wake)();
+                        self.0.jobs.wake_all();
                     }
                 }
                 Ticked::Later => return true,
@@ -181,7 +181,7 @@ impl Schedules {
             // A clock that was set back may come upon what was fired already.
             && store::run_at(conn, scope, id, tick).await?.is_none()
         {
-            let run = self.begin(conn, scope, &schedule, tick, now).await?;
+            let run = self.begin(conn, scope, &schedule, Wishes::default(), tick, now).await?;
             begun = run.outcome == TickOutcome::Fired;
             if !store::add_run(conn, scope, id, &run).await? {
                 let detail = "another node has begun the job of this tick";

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use http::StatusCode;
-use modelyard_flow::job::{Asking, AskingParams};
+use modelyard_flow::job::{Asking, AskingHeaders, AskingParams};
 use modelyard_kernel::background::compute;
 use modelyard_kernel::form::{
     Bounds, Node, Query, Report, query_bool, query_int, query_one_of, shorten,
@@ -95,7 +95,7 @@ pub(super) fn routes(ml: Ml) -> OpenApiRouter {
 /// Answers at once; follow the job. The artifact exists when the job has completed, and when the
 /// script failed: then it holds the script's output.
 #[utoipa::path(post, path = "/api/v1/ml/$train", tag = "ml", request_body = TrainIn,
-    params(("Idempotency-Key" = Option<String>, Header, description = "the client's name for this request: sent again, it asks for no second job"), AskingParams),
+    params(AskingHeaders, AskingParams),
     responses((status = 202, body = Submitted)))]
 async fn train_model(
     State(ml): State<Ml>,
@@ -114,7 +114,7 @@ async fn train_model(
 ///
 /// Answers at once; follow the job.
 #[utoipa::path(post, path = "/api/v1/ml/$predict", tag = "ml", request_body = PredictIn,
-    params(("Idempotency-Key" = Option<String>, Header, description = "the client's name for this request: sent again, it asks for no second job"), AskingParams),
+    params(AskingHeaders, AskingParams),
     responses((status = 202, body = Submitted)))]
 async fn predict_with_model(
     State(ml): State<Ml>,

@@ -255,14 +255,14 @@ impl Ml {
             launch: Arc::new(move |conn, scope, launch| {
                 let it = it.clone();
                 async move {
-                    let Launch { input, unique, owner, label } = launch;
+                    let Launch { input, unique, owner, wishes } = launch;
                     let input = serde_json::to_vec(&read_launch(&input, read)?)?;
                     let artifact = Some(ArtifactId::new(&it.0.clock).0);
                     let new = NewJob {
                         artifact,
                         owner: Some(owner),
                         unique,
-                        wishes: Wishes { label: Some(label), ..Wishes::default() },
+                        wishes,
                         ..NewJob::new(JobId::new(&it.0.clock), kind, input)
                     };
                     Ok(it.0.jobs.submit(conn, scope, new).await?.job.0)

@@ -4,7 +4,7 @@ use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRequest, OriginalUri, Path, RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
-use modelyard_flow::job::{Asking, AskingParams};
+use modelyard_flow::job::{Asking, AskingHeaders, AskingParams};
 use modelyard_kernel::bulk::{Bulk, BulkIn, Outcomes};
 use modelyard_kernel::list::{Direction, Field, FieldKind, Fields, ListQuery};
 use modelyard_kernel::reply::{self, Conditions, Place};
@@ -221,7 +221,7 @@ async fn delete_task(
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/$execute", tag = "tasks",
     params(
         ("id" = String, Path),
-        ("Idempotency-Key" = Option<String>, Header, description = "the client's name for this request: sent again, it asks for no second job"),
+        AskingHeaders,
         AskingParams,
     ), request_body = Option<ExecutionIn>,
     responses((status = 202, body = Submitted)))]

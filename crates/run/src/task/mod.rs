@@ -382,9 +382,8 @@ impl Tasks {
     }
 
     async fn launch(&self, conn: &mut Conn, scope: &Scope, launch: Launch) -> Result<Ulid> {
-        let Launch { input, unique, owner, label } = launch;
+        let Launch { input, unique, owner, wishes } = launch;
         let new = self.job(conn, scope, read_execution(&input)?).await?;
-        let wishes = Wishes { label: Some(label), ..Wishes::default() };
         let new = NewJob { owner: Some(owner), unique, wishes, ..new };
         Ok(self.0.jobs.submit(conn, scope, new).await?.job.0)
     }

@@ -227,7 +227,7 @@ on_both_databases! {
         );
         let busy = server.post(&format!("/{ID}/$run-now"), Value::Null).await;
         assert_eq!((busy.status, &busy.body["code"]), (409, &json!("schedule_busy")));
-        server.end_all();
+        server.end_all().await;
         // Within the same microsecond.
         server.post(&format!("/{ID}/$run-now"), Value::Null).await.expect(202);
         let history = server.get(&format!("/{ID}/$history")).await.expect(200);
@@ -242,8 +242,70 @@ on_both_databases! {
         );
 
         *server.world.trouble.lock() = Some(Trouble::QueueFull);
-        server.end_all();
+        server.end_all().await;
         assert_eq!(server.post(&format!("/{ID}/$run-now"), Value::Null).await.status, 429);
+        assert_eq!(server.jobs().await, 2);
+    }
+
+    async fn a_run_that_is_asked_for_again_is_the_same(database: TestDatabase) {
+        let server = Server::new(&database);
+        for (id, overlap) in [(ID, "skip"), (OTHER, "queue")] {
+            server.create(id, json!({"overlap": overlap})).await;
+        }
+        let first = server.run_now_as(ID, "mine").await.expect(202);
+        assert_eq!(server.run_now_as(ID, "mine").await.expect(202), first);
+        // Another schedule is another request, also where its job would be another's.
+        for _ in 0..2 {
+            let reused = server.run_now_as(OTHER, "mine").await;
+            assert_eq!(
+                (reused.status, &reused.body["code"]),
+                (422, &json!("idempotency_key_reused"))
+            );
+        }
+        assert_eq!((server.jobs().await, server.history(ID).await.len()), (1, 1));
+        // One that was refused asked for nothing.
+        assert_eq!(server.run_now_as(ID, "later").await.status, 409);
+        server.end_all().await;
+        let second = server.run_now_as(ID, "later").await.expect(202);
+        assert_ne!(second["job_id"], first["job_id"]);
+        assert_eq!(server.run_now_as(ID, "mine").await.expect(202), first);
+
+        let waits = server.run_now_as(OTHER, "one").await.expect(202);
+        let same = server.run_now_as(OTHER, "two").await.expect(202);
+        assert_eq!(waits["job_id"], same["job_id"]);
+        server.end_all().await;
+        let again = server.run_now_as(OTHER, "two").await.expect(202);
+        assert_eq!(again["job_id"], same["job_id"]);
+    }
+
+    async fn a_run_can_be_wished_for_like_any_job(database: TestDatabase) {
+        let server = Server::new(&database);
+        server.create(ID, json!({})).await;
+        let wishes = format!("/{ID}/$run-now?label=by+hand&priority=7&max_attempts=9");
+        server.post(&wishes, Value::Null).await.expect(202);
+        let job = server.world.launched.lock()[0].0;
+        let job = server.job(job).await;
+        assert_eq!(
+            (job.label.as_deref(), job.priority, job.max_attempts),
+            (Some("by hand"), 7, 9)
+        );
+        let nowhere = server.post(&format!("/{ID}/$run-now?queue=nowhere"), Value::Null).await;
+        assert_eq!((nowhere.status, &nowhere.body["code"]), (400, &json!("queue_unknown")));
+    }
+
+    async fn of_runs_that_are_asked_for_at_once_by_one_name_there_is_one(database: TestDatabase) {
+        let server = Server::new(&database);
+        server.create(ID, json!({})).await;
+        server.create(OTHER, json!({})).await;
+        let same = futures_util::future::join_all((0..8).map(|_| server.run_now_as(ID, "x"))).await;
+        let job = &same[0].body["job_id"];
+        assert!(same.iter().all(|it| it.status == 202 && it.body["job_id"] == *job), "{same:?}");
+        assert_eq!(server.jobs().await, 1);
+        let (one, other) =
+            tokio::join!(server.run_now_as(ID, "y"), server.run_now_as(OTHER, "y"));
+        let mut statuses = [one.status, other.status];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [202, 422]);
         assert_eq!(server.jobs().await, 2);
     }
 
@@ -253,7 +315,6 @@ on_both_databases! {
         let next = server.get(&format!("/{ID}")).await.expect(200)["next_at"].clone();
         server.post(&format!("/{ID}/$run-now"), Value::Null).await.expect(202);
         let job = server.world.launched.lock()[0].0;
-        server.world.waiting.lock().insert(format!("schedule:{ID}"), job);
         let again = server.post(&format!("/{ID}/$run-now"), Value::Null).await.expect(202);
         assert_eq!(
             again,

@@ -15,11 +15,12 @@ on_both_databases! {
         assert_eq!(looked.next, Some(server.clock.now().after(hours(1))));
         let (job, launch) = server.world.launched.lock()[0].clone();
         assert_eq!(launch.input, json!({"a": 1}));
+        assert_eq!(launch.unique, None);
+        let record = server.job(job).await;
         assert_eq!(
-            (launch.owner.as_str(), launch.label.as_str(), launch.unique),
-            ("somebody", "every hour", None)
+            (record.kind.as_str(), record.owner.as_deref(), record.label.as_deref()),
+            ("test.work", Some("somebody"), Some("every hour"))
         );
-        assert_eq!(server.world.woken.load(Ordering::Relaxed), 1);
         let history = server.get(&format!("/{ID}/$history")).await.expect(200);
         let now = server.clock.now().to_string();
         assert_eq!(
@@ -197,6 +198,7 @@ on_both_databases! {
         let clock = Clock::system();
         let server = Server::with(database.db.clone(), clock, World::default(), Grants::All);
         server.schedules.start();
+        server.engine.start().await.unwrap();
         // It sleeps for long by then, since there is nothing.
         tokio::time::sleep(Duration::from_millis(50)).await;
         server.create(ID, json!({"trigger": {"type": "interval", "every_seconds": 1}})).await;
@@ -206,6 +208,13 @@ on_both_databases! {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), fired).await.expect("two ticks");
+        let first = server.world.launched.lock()[0].0;
+        let done = async {
+            while !server.job(first).await.status.is_final() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), done).await.expect("its job is done");
         assert!(server.schedules.0.background.shutdown(Duration::from_secs(5)).await, "it stops");
     }
 }

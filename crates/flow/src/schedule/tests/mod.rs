@@ -1,43 +1,37 @@
-//! Through the routes and the ticker's steps, on both databases, with a clock that stands still and
-//! jobs that are rows of a table nobody else needs here.
+//! Through the routes and the ticker's steps, on both databases, with a clock that stands still. Jobs are
+//! those of an engine, which does them where a test starts it.
 
 mod asking;
 mod firing;
 mod policies;
+mod queueing;
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ::http::{Method, Request, Response};
 use axum::body::Body;
 use axum::{Extension, Router};
+use futures_util::future::BoxFuture;
 use modelyard_kernel::db::query;
 use modelyard_kernel::failure::Unrendered;
-use modelyard_kernel::{Grants, Kind};
-use modelyard_testkit::{SERVICE, TENANT, TestDatabase, on_both_databases, test_caller};
+use modelyard_kernel::{Assignment, Failed, Grants, Kind, Policy, Ulid, Work};
+use modelyard_testkit::{SERVICE, TENANT, TestDatabase, on_both_databases, test_caller, test_scope};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
+use crate::job::{self, Engine, Job, NewJob};
 
 const ID: &str = "01JCSEED000000000000SCHED1";
 const OTHER: &str = "01JCSEED000000000000SCHED2";
 
-/// What the jobs of a test do.
+/// What the launchers of a test do.
 #[derive(Clone, Debug, Default)]
 struct World {
     /// What was asked for, committed or not.
     launched: Arc<Mutex<Vec<(Ulid, Launch)>>>,
-    /// Jobs that have not ended.
-    running: Arc<Mutex<HashSet<Ulid>>>,
-    /// Jobs that wait, by their unique key.
-    waiting: Arc<Mutex<HashMap<String, Ulid>>>,
     /// How the next jobs fail to begin.
     trouble: Arc<Mutex<Option<Trouble>>>,
-    woken: Arc<AtomicUsize>,
-    /// How often somebody asked whether a job has ended.
-    asked: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +45,8 @@ enum Trouble {
 struct Server {
     router: Router,
     schedules: Schedules,
+    /// Does nothing until a test starts it.
+    engine: Engine,
     clock: Clock,
     db: Db,
     world: World,
@@ -68,23 +64,19 @@ impl Server {
     }
 
     fn with(db: Db, clock: Clock, world: World, grants: Grants) -> Self {
-        let launchers =
-            vec![launcher("test.work", &clock, &world), launcher("test.other", &clock, &world)];
-        let (running, woken) = (world.running.clone(), world.woken.clone());
-        let asked = world.asked.clone();
-        let is_unfinished: IsUnfinished = Arc::new(move |_, _, job| {
-            asked.fetch_add(1, Ordering::Relaxed);
-            let is_unfinished = running.lock().contains(&job);
-            async move { Ok(is_unfinished) }.boxed()
-        });
-        let wake = Arc::new(move || _ = woken.fetch_add(1, Ordering::Relaxed));
-        let jobs = JobWatch { is_unfinished, wake };
         let background = Background::default();
+        let options = job::Options { max_pending: 100_000, ..job::Options::default() };
+        let (node, stopped) = ("node".to_owned(), background.clone());
+        let engine = Engine::new(db.clone(), clock.clone(), stopped, node, options);
+        engine.serve(SERVICE, ["test.work", "test.other"].map(|kind| work(&engine, kind)));
+        let jobs = engine.jobs();
+        let launchers = ["test.work", "test.other"];
+        let launchers = launchers.map(|kind| launcher(kind, &clock, &jobs, &world)).into();
         let schedules =
             Schedules::new(db.clone(), clock.clone(), background, test_caller(), launchers, jobs);
         let (router, _) = schedules.part().routes.split_for_parts();
         let caller = Caller::new("somebody", TENANT, SERVICE, grants);
-        Self { router: router.layer(Extension(caller)), schedules, clock, db, world }
+        Self { router: router.layer(Extension(caller)), schedules, engine, clock, db, world }
     }
 
     async fn call(&self, method: Method, path: &str, tag: Option<&str>, body: &Value) -> Answer {
@@ -96,7 +88,17 @@ impl Server {
             request = request.header("if-match", tag);
         }
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        let request = request.body(body).unwrap();
+        self.send(request.body(body).unwrap()).await
+    }
+
+    /// Runs a schedule now, in a request that the client calls by this name.
+    async fn run_now_as(&self, id: &str, name: &str) -> Answer {
+        let request = Request::post(format!("/api/v1/schedules/{id}/$run-now"));
+        let request = request.header("idempotency-key", name);
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
         let uri = request.uri().clone();
         let mut response = self.router.clone().oneshot(request).await.unwrap();
         let status = response.status().as_u16();
@@ -160,18 +162,38 @@ impl Server {
 
     /// How many jobs there are: those whose transactions were committed.
     async fn jobs(&self) -> i64 {
-        let mut conn = self.db.conn().await.unwrap();
-        query("SELECT COUNT(*) FROM tasks").fetch_one::<(i64,)>(&mut conn).await.unwrap().0
+        let all = ListQuery::all(&job::FIELDS);
+        all.count(&mut self.db.conn().await.unwrap(), &test_scope()).await.unwrap()
+    }
+
+    async fn job(&self, id: Ulid) -> Job {
+        self.engine.jobs().get(&test_caller(), JobId(id)).await.unwrap()
     }
 
     fn launched(&self) -> usize {
         self.world.launched.lock().len()
     }
 
-    /// Whatever was begun has ended.
-    fn end_all(&self) {
-        self.world.running.lock().clear();
-        self.world.waiting.lock().clear();
+    /// Ends a job that has not begun.
+    async fn end(&self, id: Ulid) {
+        let none = Conditions::default();
+        self.engine.jobs().cancel(&test_caller(), JobId(id), &none).await.unwrap();
+    }
+
+    /// Ends whatever was begun.
+    async fn end_all(&self) {
+        let launched: Vec<Ulid> = self.world.launched.lock().iter().map(|it| it.0).collect();
+        for id in launched {
+            if !self.job(id).await.status.is_final() {
+                self.end(id).await;
+            }
+        }
+    }
+
+    /// How many jobs of a schedule somebody has to look at before the next may begin.
+    async fn open_jobs(&self, id: &str) -> usize {
+        let (mut conn, id) = (self.db.conn().await.unwrap(), ScheduleId::read(id).unwrap());
+        store::open_jobs(&mut conn, &test_scope(), id).await.unwrap().len()
     }
 }
 
@@ -191,9 +213,18 @@ impl Answer {
     }
 }
 
-/// A job is a row, so that what is not committed leaves none.
-fn launcher(kind: &'static str, clock: &Clock, world: &World) -> Launcher {
-    let (clock, world) = (clock.clone(), world.clone());
+/// Work that ends well at once.
+fn work(engine: &Engine, kind: &'static str) -> Work {
+    let jobs = engine.jobs();
+    let run = move |it: Assignment| -> BoxFuture<'static, std::result::Result<(), Failed>> {
+        let jobs = jobs.clone();
+        Box::pin(async move { Ok(jobs.complete(&test_scope(), (&it).into(), None).await?) })
+    };
+    Work { kind, queue: "test", policy: Policy::default(), run: Arc::new(run) }
+}
+
+fn launcher(kind: &'static str, clock: &Clock, jobs: &Jobs, world: &World) -> Launcher {
+    let (clock, jobs, world) = (clock.clone(), jobs.clone(), world.clone());
     Launcher {
         kind,
         permission: Permission("test:begin"),
@@ -202,19 +233,14 @@ fn launcher(kind: &'static str, clock: &Clock, world: &World) -> Launcher {
             None => Ok(()),
         }),
         launch: Arc::new(move |conn, scope, launch| {
-            let (clock, world) = (clock.clone(), world.clone());
+            let (clock, jobs, world) = (clock.clone(), jobs.clone(), world.clone());
             async move {
-                let key = launch.unique.clone().unwrap_or_default();
-                if let Some(waits) = world.waiting.lock().get(&key) {
-                    return Ok(*waits);
-                }
-                let (id, now) = (clock.ulid(), clock.now());
-                let sql = "INSERT INTO tasks (tenant_id, service_id, id, command, task_type,
-                        enabled, revision, created_at, updated_at)
-                    VALUES ($1, $2, $3, $4, 'shell', $5, 1, $6, $6)";
-                let insert = modelyard_kernel::db::scoped(scope, sql);
-                let insert = insert.bind(id).bind(launch.label.clone()).bind(true).bind(now);
-                insert.execute(conn).await?;
+                let again = launch.clone();
+                let Launch { input, unique, owner, wishes } = launch;
+                let input = serde_json::to_vec(&input)?;
+                let new = NewJob::new(JobId::new(&clock), kind, input);
+                let new = NewJob { owner: Some(owner), unique, wishes, ..new };
+                let submitted = jobs.submit(conn, scope, new).await?;
                 let trouble = *world.trouble.lock();
                 match trouble {
                     None => {}
@@ -227,9 +253,10 @@ fn launcher(kind: &'static str, clock: &Clock, world: &World) -> Launcher {
                         return Err(Failure::new(Kind::Unavailable, "storage_busy", "busy"));
                     }
                 }
-                world.running.lock().insert(id);
-                world.launched.lock().push((id, launch));
-                Ok(id)
+                if !submitted.existed {
+                    world.launched.lock().push((submitted.job.0, again));
+                }
+                Ok(submitted.job.0)
             }
             .boxed()
         }),

@@ -53,7 +53,7 @@ on_both_databases! {
         server.create(ID, json!({"overlap": "skip"})).await;
         server.advance(hours(1)).await;
         server.advance(hours(1)).await;
-        server.end_all();
+        server.end_all().await;
         server.advance(hours(1)).await;
         assert_eq!(
             server.history(ID).await,
@@ -61,13 +61,12 @@ on_both_databases! {
         );
         assert_eq!(server.jobs().await, 2);
         // What has ended is asked once.
-        assert_eq!(server.world.asked.load(Ordering::Relaxed), 2);
-        server.end_all();
-        server.advance(hours(1)).await;
-        assert_eq!(server.world.asked.load(Ordering::Relaxed), 3);
-        server.end_all();
-        server.advance(hours(1)).await;
-        assert_eq!(server.world.asked.load(Ordering::Relaxed), 4);
+        for _ in 0..2 {
+            assert_eq!(server.open_jobs(ID).await, 1);
+            server.end_all().await;
+            server.advance(hours(1)).await;
+        }
+        assert_eq!(server.open_jobs(ID).await, 1);
         let schedule = server.get(&format!("/{ID}")).await.expect(200);
         assert_eq!(schedule["last_at"], "2026-09-01T05:00:00.000000Z");
     }
@@ -82,7 +81,7 @@ on_both_databases! {
         let history = server.history(ID).await;
         assert_eq!(history.len(), HISTORY + 1);
         assert_eq!(history.last(), Some(&line("01:00", "fired")));
-        server.end_all();
+        server.end_all().await;
         server.advance(hours(1)).await;
         assert_eq!((server.jobs().await, server.history(ID).await.len()), (2, HISTORY));
     }
@@ -93,7 +92,7 @@ on_both_databases! {
         server.advance(hours(1)).await;
         server.advance(hours(1)).await;
         let last = server.world.launched.lock()[1].0;
-        server.world.running.lock().remove(&last);
+        server.end(last).await;
         server
             .put(&format!("/{ID}"), {
                 let mut body = hourly(ID);
@@ -106,31 +105,12 @@ on_both_databases! {
         assert_eq!(server.history(ID).await[0], line("03:00", "skipped_overlap"));
     }
 
-    async fn one_job_of_a_schedule_waits_at_most(database: TestDatabase) {
-        let server = Server::new(&database);
-        server.create(ID, json!({"overlap": "queue"})).await;
-        server.advance(hours(1)).await;
-        let (first, launch) = server.world.launched.lock()[0].clone();
-        assert_eq!(launch.unique, Some(format!("schedule:{ID}")));
-        // The first runs, so the second waits, and the third finds that it does.
-        server.advance(hours(1)).await;
-        let (second, _) = server.world.launched.lock()[1].clone();
-        server.world.waiting.lock().insert(format!("schedule:{ID}"), second);
-        server.advance(hours(1)).await;
-        let history = server.get(&format!("/{ID}/$history")).await.expect(200);
-        let jobs: Vec<&Value> =
-            history.as_array().unwrap().iter().map(|it| &it["job_id"]).collect();
-        assert_eq!(jobs, [&json!(second), &json!(second), &json!(first)]);
-        assert_eq!(history[0]["outcome"], "skipped_overlap");
-        assert_eq!(server.jobs().await, 2);
-    }
-
     async fn jobs_may_overlap_where_that_is_allowed(database: TestDatabase) {
         let server = Server::new(&database);
         server.create(ID, json!({})).await;
         server.advance(hours(1)).await;
         server.advance(hours(1)).await;
-        assert_eq!(server.world.running.lock().len(), 2);
+        assert_eq!(server.jobs().await, 2);
     }
 
     async fn what_a_pause_passes_over_never_fires(database: TestDatabase) {
@@ -174,7 +154,8 @@ on_both_databases! {
         server.put(&format!("/{ID}"), body.clone()).await.expect(200);
         server.look().await;
         assert_eq!(server.history(ID).await, [line("01:00", "fired")]);
-        assert_eq!(server.world.launched.lock()[0].1.label, "another");
+        let job = server.world.launched.lock()[0].0;
+        assert_eq!(server.job(job).await.label.as_deref(), Some("another"));
         // A change of the trigger begins anew from now.
         server.clock.advance(hours(1));
         body["trigger"]["every_seconds"] = json!(1800);
