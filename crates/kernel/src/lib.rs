@@ -28,8 +28,7 @@ pub use failure::{Failure, Kind};
 pub use id::Ulid;
 pub use part::{
     Assignment, Failed, Health, HealthCheck, Launch, Launcher, Part, Policy, Progress, RequestKey,
-    Verdict, Wishes,
-    Work,
+    Verdict, Wishes, Work,
 };
 
 /// What an operation returns.

@@ -58,9 +58,7 @@ pub use engine::{Engine, Options, PolicyChange, Workers};
 use engine::{Machine, Running};
 pub use http::FIELDS;
 use model::{Ending, Lane};
-pub use model::{
-    Hold, Job, JobId, JobStatus, LogLine, NewJob, Queue, Step, Submission, Timing,
-};
+pub use model::{Hold, Job, JobId, JobStatus, LogLine, NewJob, Queue, Step, Submission, Timing};
 pub use modelyard_kernel::{RequestKey, Wishes};
 use store::{Room, Terms};
 use together::{Added, Completed};

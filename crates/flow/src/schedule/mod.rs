@@ -336,12 +336,7 @@ impl Schedules {
     /// # Errors
     /// `schedule_missing`; `schedule_busy` when an earlier job has not ended and the schedule lets
     /// no two overlap; `idempotency_key_reused`; when no job can be begun.
-    pub async fn run_now(
-        &self,
-        caller: &Caller,
-        id: ScheduleId,
-        wishes: Wishes,
-    ) -> Result<Begun> {
+    pub async fn run_now(&self, caller: &Caller, id: ScheduleId, wishes: Wishes) -> Result<Begun> {
         let scope = caller.permit(WRITE)?.clone();
         let (it, caller, now) = (self.clone(), caller.clone(), self.0.clock.now());
         let begin = self.0.db.transaction(move |conn| {

@@ -199,7 +199,9 @@ impl Ml {
         let (id, context) = (attempt.context.job(), &attempt.context);
         let job = RunJob { id, idempotency_key: context.idempotency_key(RUN) };
         if !runner.needs_directory() {
-            return Ok(Run::new(Workspace::in_memory(work_root), cancel).with_watcher(ear).for_job(job));
+            return Ok(Run::new(Workspace::in_memory(work_root), cancel)
+                .with_watcher(ear)
+                .for_job(job));
         }
         let run = Run::begin_kept(work_root, assignment.job, cancel).await?;
         let run = run.with_watcher(ear).for_job(job);

@@ -235,8 +235,9 @@ impl<T: Model> Runner for ModelRunner<T> {
         let trained = self.execute(&run.cancel, move |model, cancel| async move {
             let mut files = inputs::of_train(&input, ConfigFormat::Flat)?;
             let TrainInput { config, data, geo } = input;
-            let fitted =
-                model.train(read_config(config)?, TrainData { data, geo, cancel, report, job }).await?;
+            let fitted = model
+                .train(read_config(config)?, TrainData { data, geo, cancel, report, job })
+                .await?;
             files.push((MODEL_FILE, store(&fitted)?));
             Ok(files)
         });

@@ -10,10 +10,10 @@
 ///
 /// # Errors
 /// The name of a placeholder that stands where no word is read.
-pub(super) fn fill<'a>(
-    command: &'a str,
+pub(super) fn fill(
+    command: &str,
     mut word: impl FnMut(&str) -> Option<String>,
-) -> Result<String, &'a str> {
+) -> Result<String, &str> {
     let mut filled = String::with_capacity(command.len());
     let (mut rest, mut place) = (command, Place::default());
     while let Some(next) = rest.chars().next() {
@@ -234,7 +234,7 @@ mod tests {
 
     use super::*;
 
-    fn filled<'a>(command: &'a str, text: &str) -> Result<String, &'a str> {
+    fn filled<'a>(command: &'a str, text: &str) -> Result<String, &str> {
         fill(command, |name| (name == "who").then(|| quoted(text)))
     }
 

@@ -41,10 +41,10 @@ use crate::artifact::{Access, ArtifactId, Artifacts};
 use crate::publish::Publisher;
 use crate::runner::Limits;
 
-pub use functions::{TaskContext, TaskFunctions};
 use functions::{Missing, sentence};
-pub use model::{NewExecution, NewTask, Submitted, Task, TaskFunction, TaskId, TaskType};
+pub use functions::{TaskContext, TaskFunctions};
 use model::complaint_of;
+pub use model::{NewExecution, NewTask, Submitted, Task, TaskFunction, TaskId, TaskType};
 use store::TaskRow;
 use work::Execution;
 

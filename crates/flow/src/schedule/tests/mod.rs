@@ -15,7 +15,9 @@ use futures_util::future::BoxFuture;
 use modelyard_kernel::db::query;
 use modelyard_kernel::failure::Unrendered;
 use modelyard_kernel::{Assignment, Failed, Grants, Kind, Policy, Ulid, Work};
-use modelyard_testkit::{SERVICE, TENANT, TestDatabase, on_both_databases, test_caller, test_scope};
+use modelyard_testkit::{
+    SERVICE, TENANT, TestDatabase, on_both_databases, test_caller, test_scope,
+};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 

@@ -73,7 +73,7 @@ impl Process {
         let Self { runtime, engine } = self;
         drop(engine);
         let end = move || runtime.shutdown_timeout(Duration::from_secs(5));
-        tokio::task::spawn_blocking(end).await.unwrap();
+        modelyard_kernel::background::on_a_thread(end).await.unwrap();
     }
 }
 
