@@ -234,7 +234,7 @@ mod tests {
 
     use super::*;
 
-    fn filled<'a>(command: &'a str, text: &str) -> Result<String, &str> {
+    fn filled<'a>(command: &'a str, text: &str) -> Result<String, &'a str> {
         fill(command, |name| (name == "who").then(|| quoted(text)))
     }
 
