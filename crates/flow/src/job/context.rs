@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use modelyard_kernel::db::storable;
 use modelyard_kernel::{
     Clock, Conn, Failed, Failure, Kind, Progress, Result, Scope, Time, Ulid, failpoint,
 };
@@ -17,7 +18,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Machine;
-use super::model::{Hold, LogLine, Reported, storable};
+use super::model::{Hold, LogLine, Reported};
 use super::{Jobs, journal, store};
 
 /// How often what was said is written down.

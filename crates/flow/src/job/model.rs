@@ -6,9 +6,9 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
-use modelyard_kernel::db::{FromValue, Json, Value};
+use modelyard_kernel::db::{Json, storable};
 use modelyard_kernel::{
-    Assignment, Failed, Policy, Progress, Scope, Time, Ulid, Wishes, columns, entity_id,
+    Assignment, Failed, Policy, Progress, Scope, Time, Ulid, Wishes, columns, entity_id, words,
 };
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
@@ -18,60 +18,26 @@ entity_id!(
     JobId
 );
 
-/// Where a job is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum JobStatus {
-    /// Waits for its turn.
-    Pending,
-    /// Is being done.
-    Running,
-    /// Done.
-    Completed,
-    /// Ended with an error.
-    Failed,
-    /// Ended because nobody wanted it any more.
-    Canceled,
+words! {
+    /// Where a job is in its life.
+    JobStatus {
+        /// Waits for its turn.
+        Pending = "pending",
+        /// Is being done.
+        Running = "running",
+        /// Done.
+        Completed = "completed",
+        /// Ended with an error.
+        Failed = "failed",
+        /// Ended because nobody wanted it any more.
+        Canceled = "canceled",
+    }
 }
 
 impl JobStatus {
-    /// Every state by its name on the wire.
-    pub const NAMES: &'static [&'static str] =
-        &["pending", "running", "completed", "failed", "canceled"];
-
-    /// Its name on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            JobStatus::Pending => "pending",
-            JobStatus::Running => "running",
-            JobStatus::Completed => "completed",
-            JobStatus::Failed => "failed",
-            JobStatus::Canceled => "canceled",
-        }
-    }
-
     /// Whether nothing will change any more.
     pub fn is_final(self) -> bool {
         !matches!(self, JobStatus::Pending | JobStatus::Running)
-    }
-}
-
-impl From<JobStatus> for Value {
-    fn from(it: JobStatus) -> Self {
-        it.name().into()
-    }
-}
-
-impl FromValue for JobStatus {
-    fn from_value(value: Value) -> Option<Self> {
-        Some(match String::from_value(value)?.as_str() {
-            "pending" => JobStatus::Pending,
-            "running" => JobStatus::Running,
-            "completed" => JobStatus::Completed,
-            "failed" => JobStatus::Failed,
-            "canceled" => JobStatus::Canceled,
-            _ => return None,
-        })
     }
 }
 
@@ -508,13 +474,10 @@ pub(super) fn told(failed: &Failed) -> (String, String) {
     (storable(error), storable(traceback.as_ref().unwrap_or(error)))
 }
 
-/// Models and scripts say what they like; PostgreSQL's text holds no zero characters.
-pub(super) fn storable(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
-}
-
 #[cfg(test)]
 mod tests {
+    use modelyard_kernel::db::{FromValue, Value};
+
     use super::*;
 
     #[test]

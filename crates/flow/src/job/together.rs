@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use modelyard_kernel::db::{Json, query};
+use modelyard_kernel::db::{Json, query, storable};
 use modelyard_kernel::{Background, Db, Failure, Kind, Result, Scope, Time, Ulid, Wishes};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::model::{Hold, JobId, NewJob, storable};
+use super::model::{Hold, JobId, NewJob};
 use super::store::Terms;
 
 /// Changes that are written at once at most.

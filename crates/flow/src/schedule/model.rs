@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use modelyard_kernel::db::{Error, FromRow, FromValue, Result as DbResult, Row, Value as Column};
+use modelyard_kernel::db::{Error, FromRow, Result as DbResult, Row, storable};
 use modelyard_kernel::form::{Bounds, Node, Object, shorten};
-use modelyard_kernel::{Time, Ulid, columns, entity_id};
+use modelyard_kernel::{Time, Ulid, columns, entity_id, words};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
@@ -34,51 +34,6 @@ entity_id!(
     /// The id of a schedule.
     ScheduleId
 );
-
-/// Declares an enumeration by its words on the wire and in the table.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident {
-        $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+
-    }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-        #[serde(rename_all = "snake_case")]
-        pub enum $name {
-            $($(#[$variant_doc])* $variant,)+
-        }
-
-        impl $name {
-            /// Each of them by its name on the wire.
-            pub const NAMES: &'static [&'static str] = &[$($word),+];
-
-            /// Its name on the wire.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $($name::$variant => $word,)+
-                }
-            }
-
-            fn read(name: &str) -> Option<Self> {
-                match name {
-                    $($word => Some($name::$variant),)+
-                    _ => None,
-                }
-            }
-        }
-
-        impl From<$name> for Column {
-            fn from(it: $name) -> Self {
-                it.name().into()
-            }
-        }
-
-        impl FromValue for $name {
-            fn from_value(value: Column) -> Option<Self> {
-                Self::read(&String::from_value(value)?)
-            }
-        }
-    };
-}
 
 words! {
     /// What becomes of ticks that nobody was there to begin.
@@ -612,11 +567,10 @@ fn read_target(node: &Node<'_>, kinds: &[&str]) -> Option<(String, Value)> {
     Some((kind.to_owned(), input))
 }
 
-/// The text of a failure as it is kept: PostgreSQL's text holds no zero characters, and a history
-/// is no log.
-pub(super) fn storable(text: &str) -> String {
+/// The text of a failure as it is kept: a history is no log.
+pub(super) fn kept_error(text: &str) -> String {
     const MAX_ERROR: usize = 2000;
-    text.chars().map(|it| if it == '\0' { '\u{fffd}' } else { it }).take(MAX_ERROR).collect()
+    storable(text).chars().take(MAX_ERROR).collect()
 }
 
 /// Input as it is stored.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use modelyard_kernel::{Conn, Failure, Kind, Result, Scope, Time, Wishes, failpoint};
 
-use super::model::{GRACE, Plan, Run, ScheduleId, TickOutcome, storable};
+use super::model::{GRACE, Plan, Run, ScheduleId, TickOutcome, kept_error};
 use super::{Schedules, WRITE, store, unreadable};
 
 /// Changes in this process wake the loop; this is for those of others, and for what they leave when
@@ -150,7 +150,7 @@ impl Schedules {
         }
         tracing::error!(schedule = %id, %failure, "a tick has failed");
         let (it, of) = (self.clone(), scope.clone());
-        let detail = storable(failure.detail());
+        let detail = kept_error(failure.detail());
         let fail = self.0.db.transaction(move |conn| {
             async move { it.fail(conn, &of, id, now, detail).await }.boxed()
         });

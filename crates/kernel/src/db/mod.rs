@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-pub use value::{FromRow, FromValue, Json, Row, Value};
+pub use value::{FromRow, FromValue, Json, Row, Value, storable};
 
 use crate::{Failure, Kind, Scope};
 

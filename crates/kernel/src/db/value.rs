@@ -176,6 +176,78 @@ impl<A: FromValue, B: FromValue, C: FromValue> FromRow for (A, B, C) {
     }
 }
 
+/// A text as it can be stored: models and scripts say what they like, and PostgreSQL's text holds no zero
+/// characters.
+pub fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// Declares an enumeration by its words on the wire and in its table, which are its names in snake case.
+///
+/// ```
+/// modelyard_kernel::words! {
+///     /// How warm it is.
+///     Weather {
+///         /// Not.
+///         QuiteCold = "quite_cold",
+///         /// Very.
+///         Hot = "hot",
+///     }
+/// }
+///
+/// assert_eq!(Weather::NAMES, ["quite_cold", "hot"]);
+/// for name in Weather::NAMES {
+///     let weather = Weather::read(name).unwrap();
+///     assert_eq!(weather.name(), *name);
+///     assert_eq!(serde_json::to_value(weather).unwrap(), *name);
+/// }
+/// ```
+#[macro_export]
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident {
+        $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+
+    }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl $name {
+            /// Each of them by its name on the wire.
+            pub const NAMES: &'static [&'static str] = &[$($word),+];
+
+            /// Its name on the wire.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $($name::$variant => $word,)+
+                }
+            }
+
+            /// The one of this name.
+            pub fn read(name: &str) -> Option<Self> {
+                match name {
+                    $($word => Some($name::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+
+        impl From<$name> for $crate::db::Value {
+            fn from(it: $name) -> Self {
+                it.name().into()
+            }
+        }
+
+        impl $crate::db::FromValue for $name {
+            fn from_value(value: $crate::db::Value) -> Option<Self> {
+                Self::read(&String::from_value(value)?)
+            }
+        }
+    };
+}
+
 /// Names the columns of an entity once: `COLUMNS` for the statement, [`FromRow`] for the answer.
 ///
 /// `columns!(Flag: key, note, enabled);`

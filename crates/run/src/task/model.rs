@@ -1,8 +1,7 @@
 //! What a task is. No I/O in this file.
 
-use modelyard_kernel::db::{FromValue, Value as Column};
 use modelyard_kernel::form::{Node, shorten};
-use modelyard_kernel::{Time, Ulid, clock, columns, entity_id};
+use modelyard_kernel::{Time, Ulid, clock, columns, entity_id, words};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
@@ -16,46 +15,13 @@ entity_id!(
     TaskId
 );
 
-/// What a task's command is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum TaskType {
-    /// A line for `/bin/sh`.
-    Shell,
-    /// The name of a registered function. The word on the wire is older than the functions.
-    Python,
-}
-
-impl TaskType {
-    /// Every type by its name on the wire.
-    pub const NAMES: &'static [&'static str] = &["shell", "python"];
-
-    /// Its name on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            TaskType::Shell => "shell",
-            TaskType::Python => "python",
-        }
-    }
-
-    fn read(name: &str) -> Option<Self> {
-        match name {
-            "shell" => Some(TaskType::Shell),
-            "python" => Some(TaskType::Python),
-            _ => None,
-        }
-    }
-}
-
-impl From<TaskType> for Column {
-    fn from(it: TaskType) -> Self {
-        it.name().into()
-    }
-}
-
-impl FromValue for TaskType {
-    fn from_value(value: Column) -> Option<Self> {
-        Self::read(&String::from_value(value)?)
+words! {
+    /// What a task's command is.
+    TaskType {
+        /// A line for `/bin/sh`.
+        Shell = "shell",
+        /// The name of a registered function. The word on the wire is older than the functions.
+        Python = "python",
     }
 }
 
@@ -427,12 +393,5 @@ mod tests {
             task(None).function_data(None, Err(error)).to_string(),
             r#"{"task":{"id":"01M7W2VW5SZCEB0G592J0SM0XC","command":"f","task_type":"python","parameters":null,"created_at":"1970-01-01T00:00:00","updated_at":"1970-01-01T00:00:00"},"result":null,"error":{"type":"ValueError","message":"no","traceback":"ValueError: no"}}"#
         );
-    }
-
-    #[test]
-    fn every_type_is_read_back_from_its_name() {
-        for name in TaskType::NAMES {
-            assert_eq!(TaskType::from_value(Column::from(*name)).unwrap().name(), *name);
-        }
     }
 }

@@ -78,6 +78,25 @@ on_both_databases! {
         assert!(rest.text().trim_end().rsplit("data: ").next().unwrap().contains("\"completed\""));
     }
 
+    async fn a_script_has_the_same_key_in_every_attempt(database: TestDatabase) {
+        let project = Project::new(
+            "echo $MODELYARD_JOB_ID $MODELYARD_IDEMPOTENCY_KEY
+            [ -e \"$1\" ] || { touch \"$1\"; exit 75; }; echo trained > model",
+        );
+        let mut serve = project.serve();
+        serve.arg("--database").arg(&database.url);
+        let program = Program::start(serve).await;
+        let client = &program.client;
+        let body = train_body(&config(client, json!({})).await);
+        let job = submitted(&client.post("/api/v1/ml/$train", &body).await.expect(202)).job;
+        let record = ended(client, &job).await;
+        assert_eq!((&record["status"], &record["attempt"]), (&json!("completed"), &json!(2)));
+        let lines = client.get(&format!("/api/v1/jobs/{job}/$logs")).await.expect(200).body;
+        let said = json!(format!("{job} {job}-run"));
+        let lines: Vec<&Value> = lines.as_array().unwrap().iter().map(|it| &it["text"]).collect();
+        assert_eq!(lines, [&said, &said]);
+    }
+
     async fn a_job_is_cancelled_and_tried_again_from_the_command_line(database: TestDatabase) {
         let project = Project::new("[ -e \"$1\" ] || { echo no; exit 4; }; echo trained > model");
         let mut serve = project.serve();
