@@ -21,8 +21,13 @@ fn lines(found: &[Diagnostic]) -> Vec<String> {
 
 fn train(request: &Request) -> Vec<String> {
     let data = request.training.clone();
-    let input =
-        TrainData { data, geo: None, cancel: Default::default(), report: Default::default() };
+    let input = TrainData {
+        data,
+        geo: None,
+        cancel: Default::default(),
+        report: Default::default(),
+        job: None,
+    };
     lines(&validate::train(&Options::default(), &input))
 }
 
@@ -71,8 +76,13 @@ fn a_covariate_that_the_config_names_is_looked_for() {
         ..Options::default()
     };
     let data = monthly().training;
-    let input =
-        TrainData { data, geo: None, cancel: Default::default(), report: Default::default() };
+    let input = TrainData {
+        data,
+        geo: None,
+        cancel: Default::default(),
+        report: Default::default(),
+        job: None,
+    };
     let expected = ["error missing_column data: the training data has no column `humidity`"];
     assert_eq!(lines(&validate::train(&options, &input)), expected);
 }

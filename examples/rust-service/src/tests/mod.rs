@@ -68,7 +68,13 @@ impl Request {
         let data = self.training.clone();
         train(
             options.clone(),
-            TrainData { data, geo: None, cancel: Default::default(), report: Default::default() },
+            TrainData {
+                data,
+                geo: None,
+                cancel: Default::default(),
+                report: Default::default(),
+                job: None,
+            },
         )
         .await
     }
@@ -85,6 +91,7 @@ impl Request {
             geo: None,
             cancel: Default::default(),
             report: Default::default(),
+            job: None,
         }
     }
 
