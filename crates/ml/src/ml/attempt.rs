@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
+use super::ran::RUN;
 use super::{Ml, Model};
 
 /// An archive up to this size needs no file on its way from the store to the workspace.

@@ -19,7 +19,7 @@ on_both_databases! {
     async fn a_training_whose_end_was_written_down_is_not_run_again(database: TestDatabase) {
         let site = Site::new(&database.url, 1);
         let load = Load::prepare(&site, Duration::ZERO).await;
-        for place in ["train.noted", "train.stored", "step.journaled", "publish.begins"] {
+        for place in ["run.noted", "run.stored", "step.journaled", "publish.begins"] {
             let want = Want { stage: Stage::Train, takes: Duration::ZERO, rows: 1 };
             let within = Duration::from_secs(20);
             let (promise, ()) =
