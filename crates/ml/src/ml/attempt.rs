@@ -68,11 +68,6 @@ impl Watcher for Attempt {
     }
 }
 
-/// What a stream is called in the log of a job.
-pub(super) fn word(stream: Stream) -> &'static str {
-    stream.word()
-}
-
 impl Attempt {
     /// The next attempt at a job.
     pub(super) fn new(ml: &Ml, assignment: &Assignment) -> Result<Arc<Self>, Failed> {

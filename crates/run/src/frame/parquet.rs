@@ -42,7 +42,7 @@ fn schema(columns: &ColumnTypes) -> Result<TypePtr> {
 }
 
 /// Writes a file piece by piece.
-#[allow(missing_debug_implementations, reason = "the library's writer has none")]
+#[expect(missing_debug_implementations, reason = "the library's writer has none")]
 pub struct ParquetWriter {
     file: SerializedFileWriter<Vec<u8>>,
     rows: Vec<Vec<Cell>>,

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode, header};
-use modelyard_flow::job::{Asking, AskingParams};
+use modelyard_flow::job::{Asking, AskingHeaders, AskingParams};
 use modelyard_kernel::form::{Node, Query, Report};
 use modelyard_kernel::{Caller, Failure, Kind, Result};
 use serde_json::{Map, Value};
@@ -61,7 +61,7 @@ pub(in crate::ml) fn routes() -> OpenApiRouter<Ml> {
 /// predicted for. Answers at once; follow the job, whose result is one artifact.
 #[utoipa::path(post, path = "/api/v1/ml/$batch-predict", tag = "ml",
     params(("artifact_id" = String, Query, description = "a training artifact"),
-        ("Idempotency-Key" = Option<String>, Header, description = "the client's name for this request: sent again, it asks for no second job"), BatchParams, AskingParams),
+        AskingHeaders, BatchParams, AskingParams),
     request_body(content(
         (String = "text/csv"),
         (String = "application/x-ndjson"),
@@ -88,7 +88,7 @@ async fn predict_in_batch(
 /// an artifact of its own. Answers at once; follow the job, whose result lists them.
 #[utoipa::path(post, path = "/api/v1/ml/$batch-train", tag = "ml",
     params(("config_id" = Option<String>, Query, description = "the config of those that do not say their own, by the key or the column `config_id`"),
-        ("Idempotency-Key" = Option<String>, Header, description = "the client's name for this request: sent again, it asks for no second job"), BatchParams, AskingParams),
+        AskingHeaders, BatchParams, AskingParams),
     request_body(content(
         (String = "text/csv"),
         (String = "application/x-ndjson"),

@@ -59,12 +59,17 @@ impl Running<'_> {
         let config = self.ml.values(config, self.batch.options.periods, &future)?;
         let (historic, future) = (self.ml.adapt(historic).await?, self.ml.adapt(future).await?);
         let input = PredictInput { config, historic, future, geo: None };
-        let frame = self.predict(training, input).await.map_err(told)?;
+        let frame = self.predict(training, input, chunk).await.map_err(told)?;
         Ok(Made { done_rows, historic_rows, frame: Some(frame), artifact: None })
     }
 
-    async fn predict(&self, training: &Training, input: PredictInput) -> Result<Frame, RunError> {
-        let run = self.begin("predict").await?;
+    async fn predict(
+        &self,
+        training: &Training,
+        input: PredictInput,
+        chunk: &Chunk,
+    ) -> Result<Frame, RunError> {
+        let run = self.begin("predict", chunk).await?;
         let predicted = match self.ml.unpack(&run, training).await {
             Ok(()) => self.ml.0.model.runner.predict(&run, input).await,
             Err(error) => Err(error),

@@ -39,7 +39,7 @@ impl Running<'_> {
         };
         let request = request.map_err(|it| Failed::new("ValueError", it))?;
         let (config, input) = self.ml.train_input(&self.assignment.caller, request).await?;
-        let run = self.begin("train").await?;
+        let run = self.begin("train", chunk).await?;
         let started = self.ml.0.clock.now();
         let trained = match self.ml.0.model.runner.train(&run, input).await {
             Ok(trained) => trained,

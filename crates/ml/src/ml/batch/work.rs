@@ -15,7 +15,7 @@ use modelyard_kernel::{Assignment, Failed, Failure, Progress, Time, Verdict};
 use modelyard_run::artifact::{Draft, WRITE};
 use modelyard_run::config::ConfigId;
 use modelyard_run::frame::Frame;
-use modelyard_run::runner::{Archive, Run, RunError, Stream, Watcher};
+use modelyard_run::runner::{Archive, Run, RunError, RunJob, Stream, Watcher};
 use parking_lot::Mutex;
 use tokio::sync::SemaphorePermit;
 
@@ -23,7 +23,6 @@ use super::chunk::{Chunk, Failures};
 use super::model::{Batch, KeptResult, Operation, Order, Outcome};
 use super::predict::Predicting;
 use super::source::Source;
-use crate::ml::attempt::word;
 use crate::ml::{Ml, json_size, promised, read_input};
 
 /// How often a chunk is tried that fails for a reason that may pass.
@@ -185,7 +184,7 @@ impl Running<'_> {
     ) -> Result<(Place, Outcome), Failed> {
         let Chunk { number, first_row, last_row, unusable, .. } = chunk;
         let place = Place { number, first_row, last_row, rows: chunk.rows(), unusable };
-        let step = format!("chunk-{number:06}");
+        let step = step(number);
         if let Some(outcome) = self.done(&step).await? {
             return Ok((place, outcome));
         }
@@ -215,9 +214,11 @@ impl Running<'_> {
     }
 
     /// A workspace for a chunk, whose lines are those of the job.
-    pub(super) async fn begin(&self, stage: &'static str) -> Result<Run, RunError> {
+    pub(super) async fn begin(&self, stage: &'static str, chunk: &Chunk) -> Result<Run, RunError> {
         let run = self.ml.run(stage, self.assignment.cancel.clone()).await?;
-        Ok(run.with_watcher(Arc::new(Ear(Arc::clone(self.context)))))
+        let idempotency_key = self.context.idempotency_key(&step(chunk.number));
+        let job = RunJob { id: self.context.job(), idempotency_key };
+        Ok(run.with_watcher(Arc::new(Ear(Arc::clone(self.context)))).for_job(job))
     }
 
     async fn attempt(&self, chunk: &Chunk) -> Result<Made, Failed> {
@@ -319,7 +320,7 @@ struct Ear(Arc<Context>);
 #[async_trait]
 impl Watcher for Ear {
     fn said(&self, stream: Stream, line: &str) {
-        self.0.log(word(stream), line);
+        self.0.log(stream.word(), line);
     }
 
     fn progressed(&self, _: Progress) {}
@@ -336,6 +337,11 @@ pub(super) fn canceled() -> Failed {
 /// What the columns hold is not kept: the batch may be of several opinions.
 fn frame_rows(frame: Frame) -> Frame {
     Frame { schema: None, ..frame }
+}
+
+/// The step that a chunk is.
+fn step(number: u64) -> String {
+    format!("chunk-{number:06}")
 }
 
 /// An error as it is listed: scripts may say a lot, and PostgreSQL takes no zero characters.

@@ -34,8 +34,6 @@ on_both_databases! {
         settings.jobs.max_pending = 3;
         let (server, client) = start(service("behaviour"), settings).await;
         let id = config(&client, json!({"seconds": 60})).await;
-        let task = json!({"command": "echo", "task_type": "python"});
-        let task = text(&client.post("/api/v1/tasks", &task).await.expect(201).body["id"]);
         let first = train_with(&client, &id).await;
         running(&client, &first.job).await;
         let mut waiting = Vec::new();
@@ -43,20 +41,18 @@ on_both_databases! {
             waiting.push(train_with(&client, &id).await.job);
         }
         let full = stored(&database).await;
-        let frame = frame();
-        for (path, body) in [
-            ("/api/v1/ml/$train".to_owned(), train_body(&id)),
-            (
-                "/api/v1/ml/$predict".to_owned(),
-                json!({"artifact_id": first.artifact, "historic": frame, "future": frame}),
-            ),
-            (format!("/api/v1/tasks/{task}/$execute"), json!({})),
-        ] {
-            let refused = client.post(&path, &body).await;
-            assert_try_again(&refused, 429);
-            assert_eq!(refused.body["code"], "queue_full");
-        }
+        let refused = client.post("/api/v1/ml/$train", &train_body(&id)).await;
+        assert_try_again(&refused, 429);
+        assert_eq!(refused.body["code"], "queue_full");
         assert_eq!(stored(&database).await, full);
+        // Others wait in queues of their own.
+        let frame = frame();
+        let body = json!({"artifact_id": first.artifact, "historic": frame, "future": frame});
+        for _ in 0..3 {
+            client.post("/api/v1/ml/$predict", &body).await.expect(202);
+        }
+        let refused = client.post("/api/v1/ml/$predict", &body).await;
+        assert_try_again(&refused, 429);
         client.delete(&format!("/api/v1/jobs/{}", waiting[1])).await.expect(204);
         train_with(&client, &id).await;
         server.stop().await;
