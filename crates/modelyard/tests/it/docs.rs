@@ -48,7 +48,9 @@ fn every_request_in_the_documentation_succeeds() {
         std::os::unix::fs::symlink(root().join("examples"), dir.path().join("examples")).unwrap();
         fs_err::write(dir.path().join("model.bin"), b"any bytes").unwrap();
         let project = root().join("examples/dengue");
-        let program = Program::start(serve(&project, &dir.path().join("data"))).await;
+        let mut serve = serve(&project, &dir.path().join("data"));
+        serve.env("MODELYARD_TASKS__SHELL", "true");
+        let program = Program::start(serve).await;
         let address = program.client.base().strip_prefix("http://").unwrap();
 
         let mut run = 0;
