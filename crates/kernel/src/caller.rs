@@ -1,16 +1,23 @@
 //! Who is asking, and what they may touch.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
-use crate::Failure;
+use crate::{Failure, Time, Ulid};
 
 /// A named right, such as `configs:write`. Slices declare their own as constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permission(pub &'static str);
+
+/// The service of rows that belong to the deployment itself: users, keys, roles. No service has this id.
+pub const DEPLOYMENT: &str = "@";
+
+/// What only a user may, to what is its own.
+const OWN: Permission = Permission("account:own");
 
 /// Proof that a permission was checked, and the tenant and service it was checked for.
 ///
@@ -39,8 +46,115 @@ impl Scope {
 pub enum Grants {
     /// Everything within the scope.
     All,
-    /// The named permissions and nothing else.
+    /// The named permissions and nothing else. `configs:*` is every verb of that noun, `*:read` that
+    /// verb of every noun, and `*` everything; `-ml:train` takes back what another name gives.
     Only(Arc<[String]>),
+}
+
+impl Grants {
+    /// Nothing.
+    pub fn none() -> Self {
+        Self::Only(Arc::default())
+    }
+
+    /// Whether a permission is among them.
+    pub fn allow(&self, permission: Permission) -> bool {
+        match self {
+            Grants::All => true,
+            Grants::Only(names) => {
+                let taken = names.iter().filter_map(|it| it.strip_prefix('-'));
+                names.iter().any(|it| covers(it, permission.0))
+                    && !taken.into_iter().any(|it| covers(it, permission.0))
+            }
+        }
+    }
+
+    /// Whether everything that `pattern` stands for is among them, by one name: what several names give
+    /// only together is not. A pattern that takes back is, since it gives nothing.
+    pub fn covers_pattern(&self, pattern: &str) -> bool {
+        match self {
+            Grants::All => true,
+            Grants::Only(_) if pattern.starts_with('-') => true,
+            Grants::Only(names) => {
+                let mut taken = names.iter().filter_map(|it| it.strip_prefix('-'));
+                names.iter().any(|it| covers(it, pattern))
+                    && !taken.any(|it| meet(it, pattern).is_some())
+            }
+        }
+    }
+
+    /// What of them `limits` cover as well: a permission is allowed afterwards when both allow it.
+    #[must_use]
+    pub fn limited_to(&self, limits: &[String]) -> Self {
+        let Grants::Only(names) = self else { return Self::Only(limits.into()) };
+        let (mut kept, mut taken) = (BTreeSet::new(), BTreeSet::new());
+        for name in names.iter() {
+            if name.starts_with('-') {
+                taken.insert(name.clone());
+                continue;
+            }
+            for limit in limits {
+                if limit.starts_with('-') {
+                    taken.insert(limit.clone());
+                } else if let Some(both) = meet(name, limit) {
+                    kept.insert(both);
+                }
+            }
+        }
+        kept.extend(taken);
+        Self::Only(kept.into_iter().collect())
+    }
+}
+
+/// The pattern of what two patterns stand for both, if there is anything.
+fn meet(one: &str, other: &str) -> Option<String> {
+    if one == "*" || one == other {
+        return Some(other.to_owned());
+    }
+    if other == "*" {
+        return Some(one.to_owned());
+    }
+    let (one, other) = (one.split_once(':')?, other.split_once(':')?);
+    let noun = meet_words(one.0, other.0)?;
+    let verb = meet_words(one.1, other.1)?;
+    Some(format!("{noun}:{verb}"))
+}
+
+fn meet_words<'a>(one: &'a str, other: &'a str) -> Option<&'a str> {
+    match (one, other) {
+        ("*", it) | (it, "*") => Some(it),
+        _ => (one == other).then_some(one),
+    }
+}
+
+/// Whether a permission is one of those that `pattern` stands for.
+pub fn covers(pattern: &str, permission: &str) -> bool {
+    if pattern == "*" || pattern == permission {
+        return true;
+    }
+    let (Some((noun, verb)), Some(of)) = (pattern.split_once(':'), permission.split_once(':'))
+    else {
+        return false;
+    };
+    (noun == "*" || noun == of.0) && (verb == "*" || verb == of.1)
+}
+
+/// How a caller showed who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Not at all: everyone may come in, or this is the service itself.
+    None,
+    /// By a key.
+    Key,
+    /// By a login.
+    Session {
+        /// The session.
+        id: Ulid,
+        /// When the user last showed who it is.
+        proved_at: Time,
+        /// When the user last showed a second factor, if there was one.
+        factor_at: Option<Time>,
+    },
 }
 
 /// The authenticated principal behind a request, a job or a command.
@@ -49,13 +163,33 @@ pub struct Caller {
     subject: Arc<str>,
     scope: Scope,
     grants: Grants,
+    /// What it may do to what belongs to no service.
+    deployment: Scope,
+    deployment_grants: Grants,
+    user: Option<Ulid>,
+    proof: Proof,
 }
 
 impl Caller {
     /// A caller as authentication found it.
     pub fn new(subject: &str, tenant: &str, service: &str, grants: Grants) -> Self {
         let scope = Scope { tenant: tenant.into(), service: service.into() };
-        Self { subject: subject.into(), scope, grants }
+        let deployment = Scope { tenant: Arc::clone(&scope.tenant), service: DEPLOYMENT.into() };
+        let (deployment_grants, user, proof) = (grants.clone(), None, Proof::None);
+        let subject = subject.into();
+        Self { subject, scope, grants, deployment, deployment_grants, user, proof }
+    }
+
+    /// With other grants for what belongs to the deployment and not to a service.
+    #[must_use]
+    pub fn with_deployment_grants(self, deployment_grants: Grants) -> Self {
+        Self { deployment_grants, ..self }
+    }
+
+    /// With how it showed who it is, and the user that it is, if it is one.
+    #[must_use]
+    pub fn with_proof(self, proof: Proof, user: Option<Ulid>) -> Self {
+        Self { proof, user, ..self }
     }
 
     /// The service itself, for work that nobody asked for. `reason` is who the log names.
@@ -68,16 +202,54 @@ impl Caller {
         &self.subject
     }
 
+    /// The user, if it is one.
+    pub fn user(&self) -> Option<Ulid> {
+        self.user
+    }
+
+    /// How it showed who it is.
+    pub fn proof(&self) -> Proof {
+        self.proof
+    }
+
+    /// Checks a permission for what belongs to the deployment, such as users and keys.
+    ///
+    /// # Errors
+    /// `permission_denied`, naming the permission.
+    pub fn permit_in_deployment(&self, permission: Permission) -> Result<&Scope, Failure> {
+        match self.deployment_grants.allow(permission) {
+            true => Ok(&self.deployment),
+            false => Err(Failure::denied(permission)),
+        }
+    }
+
+    /// Whether it may do in the deployment everything that a pattern stands for: nobody gives more than
+    /// they have.
+    pub fn covers_in_deployment(&self, pattern: &str) -> bool {
+        self.deployment_grants.covers_pattern(pattern)
+    }
+
+    /// The scope of what everybody may do to what is their own, such as their sessions, with who they
+    /// are.
+    ///
+    /// # Errors
+    /// `permission_denied` when it is no user.
+    pub fn permit_own(&self) -> Result<(&Scope, Ulid), Failure> {
+        match self.user {
+            Some(user) => Ok((&self.deployment, user)),
+            None => Err(Failure::denied(OWN)),
+        }
+    }
+
     /// Checks a permission, and gives the scope that store functions demand.
     ///
     /// # Errors
     /// `permission_denied`, naming the permission.
     pub fn permit(&self, permission: Permission) -> Result<&Scope, Failure> {
-        let granted = match &self.grants {
-            Grants::All => true,
-            Grants::Only(names) => names.iter().any(|it| it == permission.0),
-        };
-        if granted { Ok(&self.scope) } else { Err(Failure::denied(permission)) }
+        match self.grants.allow(permission) {
+            true => Ok(&self.scope),
+            false => Err(Failure::denied(permission)),
+        }
     }
 }
 
@@ -92,5 +264,111 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
         parts.extensions.get::<Caller>().cloned().ok_or_else(Failure::anonymous)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_stand_for_nouns_and_verbs() {
+        let cases = [
+            ("*", "a:b", true),
+            ("a:b", "a:b", true),
+            ("a:*", "a:b", true),
+            ("*:b", "a:b", true),
+            ("a", "a:b", false),
+            ("a:", "a:b", false),
+            ("b:*", "a:b", false),
+            ("*:a", "a:b", false),
+            ("", "a:b", false),
+            ("*:*", "a:b", true),
+        ];
+        for (pattern, permission, is) in cases {
+            assert_eq!(covers(pattern, permission), is, "{pattern} {permission}");
+        }
+    }
+
+    #[test]
+    fn what_is_taken_back_is_not_granted() {
+        let grants = Grants::Only(["*".to_owned(), "-ml:*".to_owned()].into());
+        assert!(grants.allow(Permission("jobs:read")) && !grants.allow(Permission("ml:train")));
+    }
+
+    fn only(names: &[&str]) -> Grants {
+        Grants::Only(names.iter().map(|it| (*it).to_owned()).collect())
+    }
+
+    #[test]
+    fn a_pattern_is_covered_by_one_that_is_as_wide() {
+        let cases: [(&[&str], &str, bool); 13] = [
+            (&["*"], "*", true),
+            (&["*"], "a:*", true),
+            (&["a:*"], "a:b", true),
+            (&["a:*"], "a:*", true),
+            (&["a:b"], "a:*", false),
+            (&["a:*"], "*:b", false),
+            (&["a:*", "b:*"], "*", false),
+            (&["*:b"], "a:b", true),
+            (&["*", "-a:b"], "a:*", false),
+            (&["*", "-a:b"], "*", false),
+            (&["*", "-a:b"], "c:*", true),
+            (&[], "a:b", false),
+            (&[], "-a:b", true),
+        ];
+        for (names, pattern, is) in cases {
+            assert_eq!(only(names).covers_pattern(pattern), is, "{names:?} {pattern}");
+        }
+        assert!(Grants::All.covers_pattern("*"));
+        let caller = Caller::new("a", "t", "s", Grants::All).with_deployment_grants(only(&["a:b"]));
+        assert!(caller.covers_in_deployment("a:b") && !caller.covers_in_deployment("a:*"));
+    }
+
+    fn pattern() -> impl proptest::strategy::Strategy<Value = String> {
+        "-?(\\*|(a|b|\\*):(x|y|\\*)|a)"
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn limited_grants_allow_what_both_allow(
+            names in proptest::collection::vec(pattern(), 0..5),
+            limits in proptest::collection::vec(pattern(), 0..5),
+        ) {
+            let (grants, within) = (Grants::Only(names.into()), Grants::Only(limits.clone().into()));
+            let limited = grants.limited_to(&limits);
+            for permission in ["a:x", "a:y", "b:x", "b:y", "c:z", "a"].map(Permission) {
+                let both = grants.allow(permission) && within.allow(permission);
+                proptest::prop_assert_eq!(limited.allow(permission), both, "{:?}", permission);
+                proptest::prop_assert_eq!(
+                    Grants::All.limited_to(&limits).allow(permission),
+                    within.allow(permission)
+                );
+            }
+        }
+
+        #[test]
+        fn who_covers_a_pattern_has_all_that_it_stands_for(
+            names in proptest::collection::vec(pattern(), 0..5),
+            pattern in pattern(),
+        ) {
+            let (grants, one) = (Grants::Only(names.into()), Grants::Only([pattern.clone()].into()));
+            if grants.covers_pattern(&pattern) {
+                for permission in ["a:x", "a:y", "b:x", "b:y", "c:z", "a"].map(Permission) {
+                    proptest::prop_assert!(!one.allow(permission) || grants.allow(permission));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_granted_in_a_service_is_not_granted_in_the_deployment() {
+        let write = Permission("users:write");
+        let caller = Caller::new("a", "t", "s", Grants::All).with_deployment_grants(Grants::none());
+        assert_eq!(caller.permit(write).unwrap().service(), "s");
+        assert!(caller.permit_in_deployment(write).is_err());
+        let caller = Caller::new("a", "t", "s", Grants::All);
+        assert_eq!(caller.permit_in_deployment(write).unwrap().service(), DEPLOYMENT);
+        assert!(caller.permit_own().is_err());
     }
 }

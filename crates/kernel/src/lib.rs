@@ -3,6 +3,7 @@
 //! The kernel knows no slice. If you are about to add something here, check that at least three
 //! slices need it and that it does not change when one of them changes.
 
+pub mod address;
 pub mod background;
 pub mod blobs;
 pub mod body;
@@ -18,10 +19,11 @@ pub mod list;
 pub mod part;
 pub mod reply;
 
+pub use address::{ClientAddress, IsSecure};
 pub use background::Background;
 pub use blobs::{BlobRef, Blobs};
 pub use body::{BodyLimit, JsonBody, LargeBody};
-pub use caller::{Caller, Grants, Permission, Scope};
+pub use caller::{Caller, DEPLOYMENT, Grants, Permission, Proof, Scope};
 pub use clock::{Clock, Time};
 pub use db::{Conn, Db, Tx};
 pub use failure::{Failure, Kind};

@@ -34,6 +34,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     "0006_durable_work",
     "0007_schedules",
     "0008_blob_keeps",
+    "0009_access",
 };
 
 /// How many digits the name of a migration's file begins with.
@@ -62,10 +63,20 @@ pub const TABLES: &[&str] = &[
     "tasks",
     "schedules",
     "schedule_runs",
+    "users",
+    "roles",
+    "role_bindings",
+    "api_keys",
+    "sessions",
+    "refresh_tokens",
+    "signing_keys",
+    "factors",
+    "recovery_codes",
+    "mailed_links",
 ];
 
 /// Tables about the processes that run now, of no use in a backup.
-pub const PASSING: &[&str] = &["nodes"];
+pub const PASSING: &[&str] = &["nodes", "login_failures"];
 
 /// The schema and the program do not fit.
 #[derive(Debug, thiserror::Error)]

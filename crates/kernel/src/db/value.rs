@@ -59,7 +59,8 @@ impl<T: Into<Value>> From<Option<T>> for Value {
 }
 
 /// A value stored as JSON text.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[serde(transparent)]
 pub struct Json<T>(pub T);
 
 impl<T: Serialize> From<Json<T>> for Value {

@@ -167,6 +167,13 @@ pub enum Listed<T> {
 }
 
 impl<T> Listed<T> {
+    /// The items.
+    pub fn into_items(self) -> Vec<T> {
+        match self {
+            Listed::All(items) | Listed::Page { items, .. } | Listed::Cursor { items, .. } => items,
+        }
+    }
+
     /// Changes every item.
     pub fn map<U>(self, change: impl FnMut(T) -> U) -> Listed<U> {
         let map = |items: Vec<T>| items.into_iter().map(change).collect();

@@ -25,6 +25,8 @@ pub const SETTINGS: &[&str] = &[
     "tasks",
     "blobs",
     "info",
+    "access",
+    "mail",
 ];
 
 /// The tables that describe the model.

@@ -101,6 +101,7 @@ async fn fill(database: &TestDatabase, blobs: &Blobs) -> Vec<Bytes> {
     }
     fill_jobs(&mut conn, clock.ulid(), now).await;
     fill_schedules(&mut conn, clock.ulid(), now).await;
+    fill_access(&mut conn, clock.ulid(), now).await;
     let contents =
         vec![Bytes::new(), Bytes::from(vec![7; 3_000_000]), Bytes::from_static(b"abc"), noise()];
     for content in &contents {
@@ -192,6 +193,70 @@ async fn fill_schedules(conn: &mut Conn, id: Ulid, now: Time) {
     insert(conn, "schedule_runs", &run).await;
 }
 
+/// A user with all that belongs to one, and what it may do.
+async fn fill_access(conn: &mut Conn, id: Ulid, now: Time) {
+    let hash = |it: u8| Value::from(vec![it; 32]);
+    let (of, created) = (("user_id", Value::from(id)), ("created_at", Value::from(now)));
+    let ends = ("expires_at", Value::from(now));
+    let user = [
+        ("id", id.into()),
+        ("email", "ada@example.org".into()),
+        ("name", "Ada \u{1f600}".into()),
+        ("status", "active".into()),
+        ("password_hash", "$argon2id$v=19$x".into()),
+        ("revision", 1.into()),
+    ];
+    insert(conn, "users", &[&user[..], &times(now)].concat()).await;
+    let role = [
+        ("name", "forecaster".into()),
+        ("description", "".into()),
+        ("permissions", "[\"ml:predict\"]".into()),
+        ("inherits", "[]".into()),
+        ("revision", 1.into()),
+    ];
+    insert(conn, "roles", &[&role[..], &times(now)].concat()).await;
+    let binding = [
+        ("subject_id", id.into()),
+        ("role", "forecaster".into()),
+        ("applies_to", "*".into()),
+        created.clone(),
+    ];
+    insert(conn, "role_bindings", &binding).await;
+    let key = [
+        ("id", id.into()),
+        ("name", "a key".into()),
+        ("prefix", "mk_abcdefgh".into()),
+        ("hash", hash(1)),
+        ("scopes", "[]".into()),
+        ("addresses", "[\"10.0.0.0/8\"]".into()),
+        ("created_by", "user:x".into()),
+        ("revision", 1.into()),
+    ];
+    insert(conn, "api_keys", &[&key[..], &times(now)].concat()).await;
+    let session = [
+        ("id", id.into()),
+        of.clone(),
+        ("kind", "token".into()),
+        ("address", "127.0.0.1".into()),
+        ("user_agent", "curl".into()),
+        ("proved_at", now.into()),
+        ("last_seen_at", now.into()),
+        ends.clone(),
+        created.clone(),
+    ];
+    insert(conn, "sessions", &session).await;
+    let refresh = [("hash", hash(2)), ("session_id", id.into()), ends.clone(), created.clone()];
+    insert(conn, "refresh_tokens", &refresh).await;
+    let signing =
+        [("id", id.into()), ("public_key", hash(3)), ("private_key", hash(4)), created.clone()];
+    insert(conn, "signing_keys", &signing).await;
+    let factor = [of.clone(), ("secret", hash(5)), ("last_step", i64::MAX.into()), created.clone()];
+    insert(conn, "factors", &factor).await;
+    insert(conn, "recovery_codes", &[of.clone(), ("hash", hash(6))]).await;
+    let link = [of, ("hash", hash(7)), ("purpose", "reset".into()), ends, created];
+    insert(conn, "mailed_links", &link).await;
+}
+
 fn noise() -> Bytes {
     let mut state = 1_u32;
     let next = || {
@@ -239,7 +304,7 @@ on_both_databases! {
         let blobs = open_blobs(&database);
         let contents = fill(&database, &blobs).await;
         let written = backup(&database.db, &blobs, &database.clock, &file(&database)).await.unwrap();
-        assert_eq!((written.rows, written.objects), (90, 4));
+        assert_eq!((written.rows, written.objects), (100, 4));
         assert!(written.damaged.is_empty());
         let before = dump(&database.db).await;
 

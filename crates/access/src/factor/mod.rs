@@ -1,0 +1,275 @@
+//! Second factors: codes of six digits that an authenticator shows for half a minute each (TOTP, RFC
+//! 6238), and recovery codes for when it is lost. Each is good once.
+
+pub mod http;
+mod model;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use modelyard_flow::job::Submission;
+use modelyard_kernel::{
+    Caller, Clock, Conn, Db, Failure, Part, Permission, Proof, Result, Scope, Ulid,
+};
+use parking_lot::Mutex;
+
+use crate::link::Accounts;
+use crate::mail::{Letter, Mail, Mails};
+use crate::secret::{Secret, random};
+use model::{DIGITS, Factor, SECRET_BYTES, Tries};
+pub use model::{
+    FRESH, FactorOutcome, FactorSetup, FactorState, RecoveryCodes, require_fresh_proof,
+};
+
+/// May take a second factor from another user.
+pub const RESET: Permission = Permission("users:write");
+
+/// The second factors of a deployment. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Factors(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    db: Db,
+    clock: Clock,
+    secret: Secret,
+    accounts: Arc<dyn Accounts>,
+    mails: Mails,
+    tries: Mutex<Tries>,
+}
+
+impl Factors {
+    /// Those in a database, sealed with `secret`. Users hear of changes by mail.
+    pub fn new(
+        db: Db,
+        clock: Clock,
+        secret: Secret,
+        accounts: Arc<dyn Accounts>,
+        mails: Mails,
+    ) -> Self {
+        let tries = Mutex::default();
+        Self(Arc::new(Inner { db, clock, secret, accounts, mails, tries }))
+    }
+
+    /// What this slice brings.
+    pub fn part(&self) -> Part {
+        Part { name: "factors", routes: http::routes(self.clone()), ..Part::default() }
+    }
+
+    /// The state of the caller's own.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn get(&self, caller: &Caller) -> Result<FactorState> {
+        let (scope, user) = caller.permit_own()?;
+        let mut conn = self.0.db.conn().await?;
+        let found = store::find(&mut conn, scope, user).await?;
+        let confirmed_at = found.as_ref().and_then(|it| it.confirmed_at);
+        Ok(FactorState {
+            enabled: confirmed_at.is_some(),
+            pending: found.is_some() && confirmed_at.is_none(),
+            confirmed_at,
+            recovery_codes_left: store::codes_left(&mut conn, scope, user).await?,
+        })
+    }
+
+    /// A new secret for the caller's authenticator. It is not asked for before [`Factors::confirm`];
+    /// until then another one may take its place.
+    ///
+    /// # Errors
+    /// `factor_taken` when there is one already; `step_up_required`.
+    pub async fn begin(&self, caller: &Caller) -> Result<FactorSetup> {
+        let (scope, user) = caller.permit_own()?;
+        let now = self.0.clock.now();
+        // Whoever has a stolen session must not lock out its owner.
+        require_fresh_proof(caller, now)?;
+        let mut conn = self.0.db.conn().await?;
+        let account = self.0.accounts.find(&mut conn, scope, user).await?;
+        let account = account.ok_or_else(|| crate::link::user_missing(user))?;
+        let secret = zeroize::Zeroizing::new(random::<SECRET_BYTES>());
+        let setup = FactorSetup::new(&*secret, self.0.mails.product(), &account.email)?;
+        let sealed = self.0.secret.seal(&sealed_as(user), &*secret)?;
+        match store::begin(&mut conn, scope, user, sealed, now).await? {
+            true => Ok(setup),
+            false => Err(taken()),
+        }
+    }
+
+    /// Asks for codes from now on, since the caller's authenticator showed a right one. Gives the
+    /// recovery codes.
+    ///
+    /// # Errors
+    /// `code_wrong`, `codes_refused`, `factor_missing`, `factor_taken`.
+    pub async fn confirm(&self, caller: &Caller, code: &str) -> Result<RecoveryCodes> {
+        let (scope, user) = caller.permit_own()?;
+        let (it, scope, code) = (self.clone(), scope.clone(), model::plain(code));
+        it.0.tries.lock().begin(scope.tenant(), user, it.0.clock.now())?;
+        let confirm = self.0.db.transaction(move |conn| {
+            async move {
+                let now = it.0.clock.now();
+                let factor = store::lock(conn, &scope, user).await?.ok_or_else(missing)?;
+                if factor.confirmed_at.is_some() {
+                    return Err(taken());
+                }
+                let step = it.step(user, &factor, &code)?.ok_or_else(wrong)?;
+                store::confirm(conn, &scope, user, step, now).await?;
+                let codes = it.renew(conn, &scope, user).await?;
+                let mail = it.tell(conn, &scope, user, "is now asked for").await?;
+                it.0.tries.lock().right(scope.tenant(), user);
+                Ok((codes, mail))
+            }
+            .boxed()
+        });
+        let (codes, mail) = confirm.await?;
+        self.0.mails.wake(mail);
+        Ok(codes)
+    }
+
+    /// New recovery codes for the caller; the old ones are no longer good.
+    ///
+    /// # Errors
+    /// `factor_missing`, `step_up_required`.
+    pub async fn renew_recovery_codes(&self, caller: &Caller) -> Result<RecoveryCodes> {
+        let (scope, user) = caller.permit_own()?;
+        require_fresh_proof(caller, self.0.clock.now())?;
+        let (it, scope) = (self.clone(), scope.clone());
+        let renew = self.0.db.transaction(move |conn| {
+            async move {
+                let factor = store::lock(conn, &scope, user).await?;
+                factor.filter(|it| it.confirmed_at.is_some()).ok_or_else(missing)?;
+                let codes = it.renew(conn, &scope, user).await?;
+                Ok((codes, it.tell(conn, &scope, user, "has new recovery codes").await?))
+            }
+            .boxed()
+        });
+        let (codes, mail) = renew.await?;
+        self.0.mails.wake(mail);
+        Ok(codes)
+    }
+
+    async fn renew(&self, conn: &mut Conn, scope: &Scope, user: Ulid) -> Result<RecoveryCodes> {
+        let codes = model::new_recovery_codes();
+        let hashes = codes.recovery_codes.iter().map(|it| model::hash(&model::plain(it)));
+        store::put_codes(conn, scope, user, hashes.collect()).await?;
+        Ok(codes)
+    }
+
+    /// Asks the caller for codes no longer.
+    ///
+    /// # Errors
+    /// `factor_missing`, `step_up_required`.
+    pub async fn delete(&self, caller: &Caller) -> Result<()> {
+        let (scope, user) = caller.permit_own()?;
+        require_fresh_proof(caller, self.0.clock.now())?;
+        self.remove(caller, scope, user).await
+    }
+
+    /// Takes the factor of a user who has lost it.
+    ///
+    /// # Errors
+    /// `factor_missing`, `step_up_required`, `permission_denied`.
+    pub async fn reset(&self, caller: &Caller, user: Ulid) -> Result<()> {
+        let scope = caller.permit_in_deployment(RESET)?;
+        // The command line is the service itself, which has no session.
+        if caller.proof() != Proof::None {
+            require_fresh_proof(caller, self.0.clock.now())?;
+        }
+        self.remove(caller, scope, user).await
+    }
+
+    async fn remove(&self, caller: &Caller, scope: &Scope, user: Ulid) -> Result<()> {
+        let (it, scope, caller) = (self.clone(), scope.clone(), caller.clone());
+        let remove = self.0.db.transaction(move |conn| {
+            async move {
+                if caller.user() != Some(user) {
+                    it.0.accounts.permit_change(conn, &scope, &caller, user).await?;
+                }
+                if !store::delete(conn, &scope, user).await? {
+                    return Err(missing());
+                }
+                it.tell(conn, &scope, user, "was removed").await
+            }
+            .boxed()
+        });
+        self.0.mails.wake(remove.await?);
+        Ok(())
+    }
+
+    /// Looks at the code that somebody gave at a login, who has shown a password before: of the
+    /// authenticator or a recovery code. A right one is used thereby.
+    ///
+    /// # Errors
+    /// `codes_refused` after too many wrong ones.
+    pub async fn check(
+        &self,
+        scope: &Scope,
+        user: Ulid,
+        code: Option<&str>,
+    ) -> Result<FactorOutcome> {
+        let mut conn = self.0.db.conn().await?;
+        let factor = store::find(&mut conn, scope, user).await?;
+        let Some(factor) = factor.filter(|it| it.confirmed_at.is_some()) else {
+            return Ok(FactorOutcome::NotSet);
+        };
+        let Some(code) = code.map(model::plain).filter(|it| !it.is_empty()) else {
+            return Ok(FactorOutcome::Missing);
+        };
+        let now = self.0.clock.now();
+        self.0.tries.lock().begin(scope.tenant(), user, now)?;
+        let right = if model::is_by_time(&code) {
+            match self.step(user, &factor, &code)? {
+                Some(step) => store::use_step(&mut conn, scope, user, step).await?,
+                None => false,
+            }
+        } else {
+            store::use_code(&mut conn, scope, user, model::hash(&code), now).await?
+        };
+        if !right {
+            return Ok(FactorOutcome::Wrong);
+        }
+        self.0.tries.lock().right(scope.tenant(), user);
+        Ok(FactorOutcome::Right(now))
+    }
+
+    fn step(&self, user: Ulid, factor: &Factor, code: &str) -> Result<Option<i64>> {
+        let secret = self.0.secret.open(&sealed_as(user), &factor.secret)?;
+        Ok(model::matching_step(&secret, DIGITS, code, self.0.clock.now()))
+    }
+
+    /// Tells the user that something has changed.
+    async fn tell(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        user: Ulid,
+        change: &'static str,
+    ) -> Result<Option<Submission>> {
+        let Some(account) = self.0.accounts.find(conn, scope, user).await? else {
+            return Ok(None);
+        };
+        let letter = Letter::FactorChanged { change, at: self.0.clock.now() };
+        let mail = Mail { to: account.email, name: account.name, letter };
+        self.0.mails.notify(conn, scope, mail).await
+    }
+}
+
+/// What a secret is sealed as: nobody can use that of another user.
+fn sealed_as(user: Ulid) -> String {
+    format!("factor:{user}")
+}
+
+fn wrong() -> Failure {
+    Failure::bad_request("code_wrong", "the code is wrong, or it was used before")
+}
+
+fn missing() -> Failure {
+    Failure::missing("factor_missing", "there is no second factor")
+}
+
+fn taken() -> Failure {
+    let detail = "there is a second factor already, remove it before you set another";
+    Failure::conflict("factor_taken", detail)
+}

@@ -1,0 +1,382 @@
+//! API keys: how programs show who they are. A key is shown once; what is stored is its hash.
+//!
+//! A key has roles as a user has, and may be limited: to some of their permissions, to networks, to a
+//! number of requests a minute, and in time. Every reason to refuse one sounds alike.
+
+pub mod http;
+mod model;
+mod presented;
+mod store;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use modelyard_kernel::list::{ListQuery, Listed};
+use modelyard_kernel::reply::Conditions;
+use modelyard_kernel::{
+    Background, Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Part, Permission, Proof, Result,
+    Scope, Time,
+};
+use tokio::sync::mpsc;
+
+use crate::identity::{Identity, refused};
+use crate::role::Roles;
+use crate::secret;
+
+pub use model::MARK;
+pub(crate) use model::is_well_formed;
+pub use model::{Change, Key, KeyId, KeyPatch, KeyText, NewKey};
+use store::{KeyRow, Settings, written};
+
+/// May see keys.
+pub const READ: Permission = Permission("keys:read");
+/// May make, change and revoke keys.
+pub const WRITE: Permission = Permission("keys:write");
+
+/// How precise it is known when a key was last used.
+const PRECISION: Duration = Duration::from_secs(60);
+/// Uses that wait to be written down; more are forgotten, since the next use tells the same.
+const WAITING: usize = 1024;
+
+/// The keys of a deployment. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    db: Db,
+    clock: Clock,
+    roles: Roles,
+    uses: mpsc::Sender<Use>,
+}
+
+/// That a key was used.
+#[derive(Debug)]
+struct Use {
+    scope: Scope,
+    key: KeyId,
+    at: Time,
+}
+
+/// Somebody who showed a key, and whether that is to be written down.
+#[derive(Debug)]
+pub(crate) struct Presented {
+    pub(crate) identity: Identity,
+    last_used_at: Option<Time>,
+}
+
+impl Keys {
+    /// Those in a database. `background` has the task that writes down when they were used, which ends
+    /// with the last of these handles.
+    pub fn new(db: Db, clock: Clock, roles: Roles, background: &Background) -> Self {
+        let (uses, waiting) = mpsc::channel(WAITING);
+        let stopping = background.stopping().clone();
+        let writer = db.clone();
+        background.spawn(async move {
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                () = write_down(writer, waiting) => {}
+            }
+        });
+        Self { db, clock, roles, uses }
+    }
+
+    /// What this slice brings.
+    pub fn part(&self) -> Part {
+        Part { name: "keys", routes: http::routes(self.clone()), ..Part::default() }
+    }
+
+    /// The present instant, for whoever reads what a request says of times.
+    pub(crate) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// A new key, and its text, which nobody can be told again.
+    ///
+    /// # Errors
+    /// As [`Roles::give`].
+    pub async fn create(&self, caller: &Caller, new: NewKey) -> Result<(Key, KeyText)> {
+        let scope = caller.permit_in_deployment(WRITE)?.clone();
+        let (it, caller) = (self.clone(), caller.clone());
+        let create = self.db.transaction(move |conn| {
+            async move {
+                let NewKey { name, roles, scopes, addresses, per_minute, expires_at } = new;
+                let addresses = written(&addresses);
+                let settings = Settings { name, scopes, addresses, per_minute, expires_at };
+                let (mut key, text) = it.insert(conn, &caller, &scope, settings).await?;
+                it.roles.give(conn, &caller, &scope, key.id.0, &roles).await?;
+                key.roles = roles;
+                Ok((key, text))
+            }
+            .boxed()
+        });
+        create.await
+    }
+
+    async fn insert(
+        &self,
+        conn: &mut Conn,
+        caller: &Caller,
+        scope: &Scope,
+        settings: Settings,
+    ) -> Result<(Key, KeyText)> {
+        let text = KeyText::of(&secret::random());
+        let Settings { name, scopes, addresses, per_minute, expires_at } = settings;
+        let row = KeyRow {
+            id: KeyId::new(&self.clock),
+            name,
+            prefix: text.prefix().to_owned(),
+            hash: text.hash(),
+            scopes,
+            addresses,
+            per_minute,
+            created_by: caller.subject().to_owned(),
+            expires_at,
+            now: self.clock.now(),
+        };
+        Ok((store::insert(conn, scope, row).await?, text))
+    }
+
+    /// Whether a tenant has any key, also one that has ended.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn any(&self, tenant: &str) -> Result<bool> {
+        let system = Caller::system("keys", tenant, DEPLOYMENT);
+        let scope = system.permit_in_deployment(READ)?;
+        let mut conn = self.db.conn().await?;
+        Ok(ListQuery::all(&http::FIELDS).count(&mut conn, scope).await? > 0)
+    }
+
+    /// One key.
+    ///
+    /// # Errors
+    /// `key_missing`.
+    pub async fn get(&self, caller: &Caller, id: KeyId) -> Result<Key> {
+        let scope = caller.permit_in_deployment(READ)?;
+        let mut conn = self.db.conn().await?;
+        let key = store::find(&mut conn, scope, id).await?.ok_or_else(|| missing(id))?;
+        self.with_roles(&mut conn, scope, key).await
+    }
+
+    async fn with_roles(&self, conn: &mut Conn, scope: &Scope, mut key: Key) -> Result<Key> {
+        key.roles = self.roles.of(conn, scope, key.id.0).await?;
+        Ok(key)
+    }
+
+    /// Keys, those that are revoked as well.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Key>> {
+        let scope = caller.permit_in_deployment(READ)?;
+        let mut conn = self.db.conn().await?;
+        let listed: Listed<Key> = query.fetch(&mut conn, scope, Key::COLUMNS).await?;
+        let (Listed::All(items) | Listed::Page { items, .. } | Listed::Cursor { items, .. }) =
+            &listed;
+        let ids: Vec<_> = items.iter().map(|it| it.id.0).collect();
+        let mut roles = self.roles.of_many(&mut conn, scope, &ids).await?;
+        Ok(listed.map(|key| Key { roles: roles.remove(&key.id.0).unwrap_or_default(), ..key }))
+    }
+
+    /// Changes the settings of a key. Only who may do what its roles stand for changes it.
+    ///
+    /// # Errors
+    /// `key_missing`, `key_ended`, `role_beyond_yours`, `precondition_failed`.
+    pub async fn update(
+        &self,
+        caller: &Caller,
+        id: KeyId,
+        patch: KeyPatch,
+        conditions: &Conditions,
+    ) -> Result<Key> {
+        let scope = caller.permit_in_deployment(WRITE)?.clone();
+        let (it, caller, conditions) = (self.clone(), caller.clone(), conditions.clone());
+        let update = self.db.transaction(move |conn| {
+            async move {
+                let old = it.lock(conn, &caller, &scope, id, &conditions).await?;
+                if old.revoked_at.is_some() {
+                    return Err(ended(id));
+                }
+                let KeyPatch { name, scopes, addresses, per_minute, expires_at } = patch;
+                let settings = Settings {
+                    name: name.unwrap_or(old.name),
+                    scopes: scopes.of(Some(old.scopes.0)).unwrap_or_default(),
+                    addresses: match addresses {
+                        Change::Keep => old.addresses.0,
+                        Change::Set(new) => written(&new.unwrap_or_default()),
+                    },
+                    per_minute: per_minute.of(old.per_minute),
+                    expires_at: expires_at.of(old.expires_at),
+                };
+                let key = store::update(conn, &scope, id, settings, it.clock.now()).await?;
+                it.with_roles(conn, &scope, key).await
+            }
+            .boxed()
+        });
+        update.await
+    }
+
+    /// A key that is to be changed, held until the transaction ends.
+    async fn lock(
+        &self,
+        conn: &mut Conn,
+        caller: &Caller,
+        scope: &Scope,
+        id: KeyId,
+        conditions: &Conditions,
+    ) -> Result<Key> {
+        let old = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
+        conditions.allow_change(&old.etag())?;
+        self.roles.allow_change_of(conn, caller, scope, id.0).await?;
+        Ok(old)
+    }
+
+    /// A new key with the settings and roles of an old one, which ends after `overlap`, or earlier if it
+    /// would have anyway.
+    ///
+    /// # Errors
+    /// `key_missing`, `key_ended`, `role_beyond_yours`, `precondition_failed`.
+    pub async fn rotate(
+        &self,
+        caller: &Caller,
+        id: KeyId,
+        overlap: Duration,
+        conditions: &Conditions,
+    ) -> Result<(Key, KeyText)> {
+        let scope = caller.permit_in_deployment(WRITE)?.clone();
+        let (it, caller, conditions) = (self.clone(), caller.clone(), conditions.clone());
+        let rotate = self.db.transaction(move |conn| {
+            async move {
+                let old = it.lock(conn, &caller, &scope, id, &conditions).await?;
+                let now = it.clock.now();
+                if old.has_ended(now) {
+                    return Err(ended(id));
+                }
+                let mut settings = Settings {
+                    name: old.name,
+                    scopes: old.scopes.0,
+                    addresses: old.addresses.0,
+                    per_minute: old.per_minute,
+                    expires_at: old.expires_at,
+                };
+                let copy = Settings {
+                    name: settings.name.clone(),
+                    scopes: settings.scopes.clone(),
+                    addresses: settings.addresses.clone(),
+                    ..settings
+                };
+                let (key, text) = it.insert(conn, &caller, &scope, copy).await?;
+                let roles = it.roles.of(conn, &scope, id.0).await?;
+                it.roles.give(conn, &caller, &scope, key.id.0, &roles).await?;
+                let end = now.after(overlap);
+                settings.expires_at = Some(old.expires_at.map_or(end, |it| it.min(end)));
+                store::update(conn, &scope, id, settings, now).await?;
+                Ok((Key { roles, ..key }, text))
+            }
+            .boxed()
+        });
+        rotate.await
+    }
+
+    /// Revokes a key for good. It stays in lists, without roles.
+    ///
+    /// # Errors
+    /// `key_missing`, `precondition_failed`.
+    pub async fn revoke(&self, caller: &Caller, id: KeyId, conditions: &Conditions) -> Result<()> {
+        let scope = caller.permit_in_deployment(WRITE)?.clone();
+        let (it, conditions) = (self.clone(), conditions.clone());
+        let revoke = self.db.transaction(move |conn| {
+            async move {
+                // Not held to what the caller may: whoever finds a stolen key can stop it.
+                let old = store::lock(conn, &scope, id).await?.ok_or_else(|| missing(id))?;
+                conditions.allow_change(&old.etag())?;
+                store::revoke(conn, &scope, id, it.clock.now()).await?;
+                it.roles.unbind_key(conn, &scope, id.0).await
+            }
+            .boxed()
+        });
+        revoke.await
+    }
+
+    /// Who presents a key.
+    ///
+    /// # Errors
+    /// `unauthenticated`, in the same words whatever the reason is; when the database refuses.
+    pub async fn identify(&self, text: &str, address: Option<IpAddr>) -> Result<Identity> {
+        let presented = self.find(text).await?;
+        if !presented.identity.admits(address, self.clock.now()) {
+            return Err(refused());
+        }
+        self.used(&presented);
+        Ok(presented.identity)
+    }
+
+    /// Whose a key is, wherever it is presented.
+    ///
+    /// # Errors
+    /// As [`Keys::identify`].
+    pub(crate) async fn find(&self, text: &str) -> Result<Presented> {
+        if !is_well_formed(text) {
+            return Err(refused());
+        }
+        let mut conn = self.db.conn().await?;
+        let found = presented::find(&mut conn, &model::hash(text)).await?;
+        let Some(found) = found.filter(|it| it.revoked_at.is_none()) else { return Err(refused()) };
+        let bindings = self.roles.of(&mut conn, &scope_of(&found.tenant_id)?, found.id.0).await?;
+        // One that cannot be read must not be left out: without any, every address is allowed.
+        let addresses =
+            found.addresses.0.iter().map(|it| it.parse()).collect::<Result<Vec<_>, _>>();
+        let identity = Identity {
+            tenant: found.tenant_id,
+            subject: format!("key:{}", found.id),
+            id: found.id.0,
+            user: None,
+            proof: Proof::Key,
+            bindings,
+            scopes: found.scopes.0,
+            expires_at: found.expires_at,
+            addresses: addresses.map_err(Failure::internal)?,
+            per_minute: found.per_minute,
+        };
+        Ok(Presented { identity, last_used_at: found.last_used_at })
+    }
+
+    /// Lets it be written down that a key was used, if that is news. Nobody waits for it.
+    pub(crate) fn used(&self, presented: &Presented) {
+        let Presented { identity, last_used_at } = presented;
+        let at = self.clock.now();
+        if last_used_at.is_some_and(|it| at.since(it) < PRECISION) {
+            return;
+        }
+        if let Ok(scope) = scope_of(&identity.tenant) {
+            let _the_next_use_tells_it =
+                self.uses.try_send(Use { scope, key: KeyId(identity.id), at });
+        }
+    }
+}
+
+/// The scope of the keys of a tenant, for whoever finds out who is asking.
+fn scope_of(tenant: &str) -> Result<Scope> {
+    Caller::system("gate", tenant, DEPLOYMENT).permit_in_deployment(READ).cloned()
+}
+
+async fn write_down(db: Db, mut waiting: mpsc::Receiver<Use>) {
+    while let Some(Use { scope, key, at }) = waiting.recv().await {
+        let written = async {
+            let before = at.before(PRECISION);
+            store::used(&mut db.conn().await?, &scope, key, at, before).await
+        };
+        if let Err(error) = written.await {
+            tracing::warn!(%key, %error, "it cannot be written down when a key was used");
+        }
+    }
+}
+
+fn missing(id: KeyId) -> Failure {
+    Failure::missing("key_missing", format!("there is no key {id}"))
+}
+
+fn ended(id: KeyId) -> Failure {
+    Failure::conflict("key_ended", format!("the key {id} has ended; create a new one"))
+}

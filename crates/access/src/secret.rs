@@ -1,0 +1,153 @@
+//! The deployment's secret: what is sealed with it can be read by whoever has it, and by nobody who has
+//! only the database.
+
+use std::fmt;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use modelyard_kernel::Failure;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::rand::{SecureRandom, SystemRandom};
+use zeroize::Zeroizing;
+
+/// Bytes of the secret.
+const LENGTH: usize = 32;
+/// The file that has it, in the data directory, when nothing else does.
+const FILE: &str = "secret";
+
+/// The secret. Cheap to clone; it is never shown.
+#[derive(Clone)]
+pub struct Secret(Arc<LessSafeKey>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// Why there is no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    #[error(
+        "the deployment's secret is {LENGTH} bytes in base 64; make one with `openssl rand -base64 {LENGTH}`"
+    )]
+    Form,
+    #[error("the file with the deployment's secret cannot be read or written")]
+    File(#[from] std::io::Error),
+}
+
+impl Secret {
+    /// One that was given, in base 64.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn read(text: &str) -> Result<Self, SecretError> {
+        let bytes = STANDARD.decode(text.trim()).map_err(|_| SecretError::Form)?;
+        Self::of(&Zeroizing::new(bytes))
+    }
+
+    /// The one in a data directory; a new one when there is none. Only the server's user may read it.
+    ///
+    /// # Errors
+    /// When the file is no secret, or cannot be read or written.
+    pub fn in_directory(directory: &Path) -> Result<Self, SecretError> {
+        let path = directory.join(FILE);
+        match fs_err::read_to_string(&path) {
+            Ok(text) => return Self::read(&Zeroizing::new(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+        let bytes = Zeroizing::new(random::<LENGTH>());
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        match options.open(&path) {
+            Ok(mut file) => {
+                file.write_all(Zeroizing::new(STANDARD.encode(*bytes)).as_bytes())?;
+                file.sync_all()?;
+                Self::of(&*bytes)
+            }
+            // Another process of this directory was first.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                Self::read(&Zeroizing::new(fs_err::read_to_string(&path)?))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn of(bytes: &[u8]) -> Result<Self, SecretError> {
+        let key = UnboundKey::new(&AES_256_GCM, bytes).map_err(|_| SecretError::Form)?;
+        Ok(Self(Arc::new(LessSafeKey::new(key))))
+    }
+
+    /// Seals bytes, so that they can be opened again under the same `name` only.
+    ///
+    /// # Errors
+    /// None but defects of ours.
+    pub fn seal(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>, Failure> {
+        let nonce = random::<NONCE_LEN>();
+        let mut sealed = plain.to_vec();
+        let aad = Aad::from(name.as_bytes());
+        let sealing =
+            self.0.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed);
+        sealing.map_err(|_| Failure::internal("it cannot be sealed"))?;
+        Ok([&nonce[..], &sealed].concat())
+    }
+
+    /// Opens what was sealed under `name`.
+    ///
+    /// # Errors
+    /// When it was sealed with another secret or under another name.
+    pub fn open(&self, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        let wrong = || Failure::internal("it was sealed with another secret of the deployment");
+        let (nonce, sealed) = sealed.split_at_checked(NONCE_LEN).ok_or_else(wrong)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| wrong())?;
+        let mut plain = Zeroizing::new(sealed.to_vec());
+        let opened = self.0.open_in_place(nonce, Aad::from(name.as_bytes()), &mut plain);
+        let length = opened.map_err(|_| wrong())?.len();
+        plain.truncate(length);
+        Ok(plain)
+    }
+}
+
+/// Bytes that nobody can guess.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).expect("the system gives random bytes");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_is_opened_under_its_name_only() {
+        let secret = Secret::read(&STANDARD.encode([7; 32])).unwrap();
+        let sealed = secret.seal("factor:a", b"plain").unwrap();
+        assert_eq!(&**secret.open("factor:a", &sealed).unwrap(), b"plain");
+        assert!(secret.open("factor:b", &sealed).is_err());
+        assert!(
+            Secret::read(&STANDARD.encode([8; 32])).unwrap().open("factor:a", &sealed).is_err()
+        );
+        assert!(secret.open("factor:a", &sealed[..10]).is_err());
+        assert_ne!(sealed, secret.seal("factor:a", b"plain").unwrap());
+    }
+
+    #[test]
+    fn a_directory_has_one_secret_that_others_cannot_read() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let directory = tempfile::tempdir().unwrap();
+        let sealed = Secret::in_directory(directory.path()).unwrap().seal("x", b"y").unwrap();
+        let again = Secret::in_directory(directory.path()).unwrap();
+        assert_eq!(&**again.open("x", &sealed).unwrap(), b"y");
+        let file = directory.path().join(FILE);
+        assert_eq!(fs_err::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        fs_err::write(&file, "short").unwrap();
+        assert!(matches!(Secret::in_directory(directory.path()), Err(SecretError::Form)));
+    }
+}

@@ -1,0 +1,254 @@
+//! Logging in. Whoever fails learns nothing of the account: the answer, and what is computed for it, is
+//! the same whether it is unknown, disabled or locked, or the password is wrong.
+
+use futures_util::FutureExt as _;
+use modelyard_kernel::{Failure, Kind, Result, Time};
+use serde::Serialize;
+
+use super::model::{self, Login, Session, SessionId, SessionKind, Token};
+use super::store::{self, RefreshRow};
+use super::{Client, FactorOutcome, Sessions, factor_required, factor_wrong};
+use crate::notice::Notice;
+use crate::user::{Credentials, Email, FORGOTTEN, User, address_lock};
+
+/// What a session is to be shown by.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Credential {
+    /// To a browser.
+    Cookie {
+        /// The value of its cookie, which the body of an answer does not have.
+        #[serde(skip)]
+        cookie: Token,
+        /// What its pages send with everything that changes something.
+        csrf_token: Token,
+    },
+    /// To a program.
+    Tokens {
+        /// For the next minutes.
+        access_token: Token,
+        /// `Bearer`.
+        token_type: &'static str,
+        /// For so many seconds.
+        expires_in: u64,
+        /// For another access token, once.
+        refresh_token: Token,
+    },
+}
+
+/// A login that went well.
+#[derive(Debug, Serialize)]
+pub struct LoggedIn {
+    /// What to show from now on.
+    #[serde(flatten)]
+    pub credential: Credential,
+    /// Who it is.
+    pub user: User,
+    /// The session.
+    pub session: Session,
+    /// Whether a second factor must be set up before anything else.
+    pub limited: bool,
+}
+
+impl Sessions {
+    /// Begins a session.
+    ///
+    /// # Errors
+    /// `login_refused` whatever is wrong with the account or the password; `factor_required`,
+    /// `factor_wrong` once the password is right; `logins_exhausted` when there were too many failures at
+    /// this address.
+    pub async fn login(
+        &self,
+        login: Login,
+        client: Client,
+        user_agent: Option<&str>,
+    ) -> Result<LoggedIn> {
+        let Login { email, password, code, kind } = login;
+        // Nobody has an address that is none.
+        let email = Email::read(&email).map_or_else(String::new, |it| it.as_str().to_owned());
+        let (users, scope) = (&self.0.users, self.0.users.scope());
+        self.allow_address(client).await?;
+
+        let found = users.credentials(scope, &email).await?;
+        let hash = found.as_ref().and_then(|it| it.password_hash.as_deref());
+        let right = users.passwords().verify(&password, hash).await?;
+        // Read again, whatever came of it: others may have guessed at the same time, and whoever guesses right
+        // after they were too many must not learn it from what is asked next.
+        let now = users.credentials(scope, &email).await?;
+        let may = |it: &Credentials| it.may_log_in(self.0.clock.now());
+        let is_same = |it: &Credentials| {
+            now.as_ref()
+                .is_some_and(|now| now.password_changed_at == it.password_changed_at && may(now))
+        };
+        let Some(user) = found.filter(|it| right && may(it) && is_same(it)) else {
+            self.note_failure(client, &email).await?;
+            // Not with what was typed: people type their password there.
+            tracing::info!(address = %client.shown(), "a login was refused");
+            return Err(refused());
+        };
+
+        let factor_at = match self.0.factor.check(scope, user.id.0, code.as_deref()).await? {
+            FactorOutcome::NotSet => None,
+            FactorOutcome::Right(at) => Some(at),
+            FactorOutcome::Missing => return Err(factor_required()),
+            FactorOutcome::Wrong => {
+                self.note_failure(client, &email).await?;
+                tracing::info!(user = %user.id, address = %client.shown(), "a second factor was wrong");
+                return Err(factor_wrong());
+            }
+        };
+
+        let old = user.password_hash.as_deref().unwrap_or_default();
+        let rehash = match users.passwords().needs_rehash(old) {
+            true => Some(users.passwords().hash(&password).await?),
+            false => None,
+        };
+        let agent = model::agent(user_agent);
+        self.begin(&user, kind, factor_at, rehash, client.shown(), agent).await
+    }
+
+    async fn begin(
+        &self,
+        user: &Credentials,
+        kind: SessionKind,
+        factor_at: Option<Time>,
+        rehash: Option<String>,
+        address: String,
+        user_agent: String,
+    ) -> Result<LoggedIn> {
+        let signer = self.0.tokens.signer().await?;
+        let (now, options) = (self.0.clock.now(), &self.0.options);
+        let session = Session {
+            id: SessionId::new(&self.0.clock),
+            user_id: user.id,
+            kind,
+            address,
+            user_agent,
+            factor_at,
+            proved_at: now,
+            last_seen_at: now,
+            expires_at: now.after(options.absolute),
+            revoked_at: None,
+            created_at: now,
+        };
+        let secret = match kind {
+            SessionKind::Cookie => Token::cookie(),
+            SessionKind::Token => Token::refresh(),
+        };
+        let refresh_ends = now.after(options.refresh).min(session.expires_at);
+
+        let (it, shown, row) = (self.clone(), secret.clone(), session.clone());
+        let changed_at = user.password_changed_at;
+        let begin = self.0.db.transaction(move |conn| {
+            async move {
+                let (users, scope) = (&it.0.users, it.0.users.scope());
+                // Others may have guessed at the same time, or changed the password.
+                let user = users.lock_credentials(conn, scope, row.user_id).await?;
+                let is_same = |it: &Credentials| it.password_changed_at == changed_at;
+                if !user.is_some_and(|it| is_same(&it) && it.may_log_in(now)) {
+                    return Ok(None);
+                }
+                users.note_login(conn, scope, row.user_id, rehash.as_deref(), now).await?;
+                let (address, agent) = (&row.address, &row.user_agent);
+                let (all, here) = store::count(conn, scope, row.user_id.0, address, agent).await?;
+                store::forget(conn, scope, row.user_id.0, now).await?;
+                match row.kind {
+                    SessionKind::Cookie => {
+                        let hash = model::cookie_hash(shown.as_str());
+                        store::insert(conn, scope, &row, hash).await?;
+                    }
+                    SessionKind::Token => {
+                        store::insert(conn, scope, &row, None).await?;
+                        let hash = model::refresh_hash(shown.as_str()).unwrap_or_default();
+                        let (used_at, created_at) = (None, now);
+                        let (session_id, expires_at) = (row.id, refresh_ends);
+                        let row = RefreshRow { session_id, expires_at, used_at, created_at };
+                        store::insert_refresh(conn, scope, hash, row).await?;
+                    }
+                }
+                let Some(user) = users.find_in(conn, scope, row.user_id).await? else {
+                    return Ok(None);
+                };
+                let (address, user_agent) = (row.address, row.user_agent);
+                let after = match all > 0 && here == 0 {
+                    true => {
+                        let notice = Notice::NewLogin { at: now, address, user_agent };
+                        users.tell(conn, scope, &user, notice).await?
+                    }
+                    false => None,
+                };
+                Ok(Some((user, after)))
+            }
+            .boxed()
+        });
+        let (user, after) = begin.await?.ok_or_else(refused)?;
+        if let Some(after) = after {
+            after();
+        }
+
+        tracing::info!(user = %user.id, session = %session.id, address = %session.address, "a user logged in");
+
+        let credential = match kind {
+            SessionKind::Cookie => {
+                let csrf = model::csrf_token(secret.as_str(), session.id.0).unwrap_or_default();
+                Credential::Cookie { cookie: secret, csrf_token: Token::new(csrf) }
+            }
+            SessionKind::Token => {
+                let tenant = self.0.users.scope().tenant();
+                let access = signer.sign(tenant, session.user_id.0, session.id.0);
+                Credential::Tokens {
+                    access_token: Token::new(access),
+                    token_type: "Bearer",
+                    expires_in: self.0.tokens.lifetime().as_secs(),
+                    refresh_token: secret,
+                }
+            }
+        };
+        let limited = user.factor_required && session.factor_at.is_none();
+        Ok(LoggedIn { credential, user, session, limited })
+    }
+
+    /// Nobody guesses at many accounts from one place.
+    async fn allow_address(&self, client: Client) -> Result<()> {
+        let (scope, address) = (self.0.users.scope(), client.counted_as());
+        let found = store::failures(&mut self.0.db.conn().await?, scope, &address).await?;
+        let Some((failures, last_at)) = found else { return Ok(()) };
+        let lock = address_lock(failures).map(|it| last_at.after(it));
+        if lock.is_some_and(|it| it > self.0.clock.now()) {
+            return Err(Failure::new(
+                Kind::Exhausted,
+                "logins_exhausted",
+                "too many logins failed at this address; try again later",
+            ));
+        }
+        Ok(())
+    }
+
+    /// In one transaction, so that what is known takes no longer to write than what is not.
+    async fn note_failure(&self, client: Client, email: &str) -> Result<()> {
+        let (it, email, address) = (self.clone(), email.to_owned(), client.counted_as());
+        let now = self.0.clock.now();
+        let forgotten = now.before(FORGOTTEN);
+        let note = self.0.db.transaction(move |conn| {
+            async move {
+                let (users, scope) = (&it.0.users, it.0.users.scope());
+                let counted = store::note_failure(conn, scope, &address, now, forgotten).await?;
+                users.note_failure_in(conn, scope, &email, now).await?;
+                Ok(counted)
+            }
+            .boxed()
+        });
+        if note.await? == 1 {
+            let mut conn = self.0.db.conn().await?;
+            store::forget_failures(&mut conn, self.0.users.scope(), forgotten).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The same whatever is wrong.
+fn refused() -> Failure {
+    let detail = "the e-mail address or the password is wrong, or the account cannot be used now; \
+                  try again, or ask an administrator";
+    Failure::new(Kind::Unauthenticated, "login_refused", detail)
+}

@@ -1,0 +1,597 @@
+//! Users of a tenant: who they are, and whether they may log in. What they may do is the business of
+//! their roles.
+
+pub mod http;
+mod model;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use modelyard_kernel::list::{ListQuery, Listed};
+use modelyard_kernel::reply::Conditions;
+use modelyard_kernel::{
+    Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Kind, Part, Permission, Proof, Result, Scope,
+    Time, Ulid,
+};
+
+use crate::notice::{AfterCommit, NoNotices, Notice, Notices};
+use crate::password::{Password, Passwords};
+use crate::role::{Binding, EVERYWHERE, Roles, SYSTEM_ADMIN};
+use crate::session::{self, Known};
+
+pub(crate) use model::{Credentials, FORGOTTEN, account_lock, address_lock};
+pub use model::{Email, NewUser, User, UserId, UserPatch, UserStatus};
+use store::UserRow;
+
+/// May see users.
+pub const READ: Permission = Permission("users:read");
+/// May make, change and remove users.
+pub const WRITE: Permission = Permission("users:write");
+/// What none but a system administrator has: to change another one.
+const ADMINISTER: Permission = Permission("system:administer");
+
+/// The users of a deployment. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Users {
+    db: Db,
+    clock: Clock,
+    roles: Roles,
+    passwords: Passwords,
+    scope: Scope,
+    known: Known,
+    notices: Arc<dyn Notices>,
+}
+
+impl Users {
+    /// Those in a database. `tenant` is whose users log in.
+    pub fn new(db: Db, clock: Clock, roles: Roles, passwords: Passwords, tenant: &str) -> Self {
+        let system = Caller::system("access", tenant, DEPLOYMENT);
+        let scope = system.permit_in_deployment(WRITE).expect("the system may do everything");
+        let (scope, known, notices) = (scope.clone(), Known::default(), Arc::new(NoNotices));
+        Self { db, clock, roles, passwords, scope, known, notices }
+    }
+
+    /// With somebody who tells them what happens to their accounts.
+    #[must_use]
+    pub fn with_notices(self, notices: Arc<dyn Notices>) -> Self {
+        Self { notices, ..self }
+    }
+
+    /// What this slice brings.
+    pub fn part(&self) -> Part {
+        let counters = vec![self.passwords.computed().clone()];
+        Part { name: "users", routes: http::routes(self.clone()), counters, ..Part::default() }
+    }
+
+    /// The scope of those who log in, for whoever does it for them.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// Forgets what this process remembers of sessions, because somebody else has changed a user.
+    pub fn forget(&self) {
+        self.known.forget();
+    }
+
+    /// How passwords are kept.
+    pub fn passwords(&self) -> &Passwords {
+        &self.passwords
+    }
+
+    /// The sessions that are remembered.
+    pub(crate) fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// Whether there is any user.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn any(&self) -> Result<bool> {
+        Ok(store::any(&mut self.db.conn().await?, &self.scope).await?)
+    }
+
+    /// The first user, who administers the system. For the command line: nobody may ask for it.
+    ///
+    /// # Errors
+    /// `users_exist` when there is a user already; when the address, the name or the password is
+    /// refused.
+    pub async fn create_first_admin(
+        &self,
+        email: &str,
+        name: &str,
+        password: Password,
+    ) -> Result<User> {
+        let email = Email::read(email).ok_or_else(|| {
+            Failure::bad_request("email_invalid", "an e-mail address is like `ada@example.org`")
+        })?;
+        let name = model::valid_name(name).ok_or_else(|| {
+            let detail = "a name has 1 to 200 characters, and no control characters";
+            Failure::bad_request("name_invalid", detail)
+        })?;
+        if let Some(weak) = self.passwords.weakness(&password, &[email.as_str(), &name]).await? {
+            return Err(Failure::bad_request("password_weak", weak.to_string()));
+        }
+        let hash = self.passwords.hash(&password).await?;
+        let new = NewUser { email, name, password: None, factor_required: false };
+        let (it, scope) = (self.clone(), self.scope.clone());
+        let create = self.db.transaction(move |conn| {
+            async move {
+                conn.exclusive("access:first-user").await?;
+                if store::any(conn, &scope).await? {
+                    return Err(Failure::conflict(
+                        "users_exist",
+                        "there are users already; log in as one who may, and create the user",
+                    ));
+                }
+                let user = it.insert(conn, &scope, new, Some(hash)).await?;
+                let role = SYSTEM_ADMIN.to_owned();
+                let binding = Binding { role, applies_to: EVERYWHERE.to_owned() };
+                it.roles.bind(conn, &scope, user.id.0, &binding).await?;
+                Ok(user)
+            }
+            .boxed()
+        });
+        create.await
+    }
+
+    /// A new user: one with a password may log in, one without is invited.
+    ///
+    /// # Errors
+    /// `email_taken`; when the password is refused.
+    pub async fn create(&self, caller: &Caller, new: NewUser) -> Result<User> {
+        let scope = caller.permit_in_deployment(WRITE)?;
+        let hash = match &new.password {
+            Some(it) => Some(self.hash_password(it, &new.email, &new.name, "password").await?),
+            None => None,
+        };
+        self.insert(&mut self.db.conn().await?, scope, new, hash).await
+    }
+
+    async fn insert(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        new: NewUser,
+        password_hash: Option<String>,
+    ) -> Result<User> {
+        let NewUser { email, name, password: _, factor_required } = new;
+        let status = match password_hash {
+            Some(_) => UserStatus::Active,
+            None => UserStatus::Invited,
+        };
+        let (id, now) = (UserId::new(&self.clock), self.clock.now());
+        let taken = format!("there is a user with the address {email} already");
+        let row = UserRow { id, email, name, status, password_hash, factor_required, now };
+        let inserted = store::insert(conn, scope, row).await?;
+        inserted.ok_or_else(|| Failure::conflict("email_taken", taken))
+    }
+
+    async fn allow_password(
+        &self,
+        password: &Password,
+        email: &Email,
+        name: &str,
+        field: &str,
+    ) -> Result<()> {
+        let weakness = self.passwords.weakness(password, &[email.as_str(), name]).await?;
+        weakness.map_or(Ok(()), |it| Err(it.refusal(field)))
+    }
+
+    /// One user.
+    ///
+    /// # Errors
+    /// `user_missing`.
+    pub async fn get(&self, caller: &Caller, id: UserId) -> Result<User> {
+        let scope = caller.permit_in_deployment(READ)?;
+        self.find_in(&mut self.db.conn().await?, scope, id).await?.ok_or_else(|| missing(id))
+    }
+
+    /// One user, in the transaction of whatever else is read.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn find_in(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        id: UserId,
+    ) -> Result<Option<User>> {
+        Ok(store::find(conn, scope, id).await?)
+    }
+
+    /// The user with an address, in the transaction of whatever else is read.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn find_by_email_in(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        email: &Email,
+    ) -> Result<Option<User>> {
+        let found = store::credentials_by_email(conn, scope, email.as_str(), "").await?;
+        match found {
+            Some(it) => Ok(store::find(conn, scope, it.id).await?),
+            None => Ok(None),
+        }
+    }
+
+    /// Users.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<User>> {
+        let scope = caller.permit_in_deployment(READ)?;
+        Ok(query.fetch(&mut self.db.conn().await?, scope, User::COLUMNS).await?)
+    }
+
+    /// Changes a user. What is not said stays.
+    ///
+    /// # Errors
+    /// `user_missing`, `precondition_failed`, `permission_denied` when it is a system administrator
+    /// and the caller is none.
+    pub async fn update(
+        &self,
+        caller: &Caller,
+        id: UserId,
+        patch: UserPatch,
+        conditions: &Conditions,
+    ) -> Result<User> {
+        self.change(caller, id, conditions, move |it, conn, scope, user| {
+            async move {
+                let UserPatch { name, factor_required } = patch;
+                let changed = User {
+                    name: name.unwrap_or(user.name),
+                    factor_required: factor_required.unwrap_or(user.factor_required),
+                    ..user
+                };
+                Ok(store::update(conn, scope, &changed, it.clock.now()).await?)
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Keeps a user from logging in, and ends its sessions.
+    ///
+    /// # Errors
+    /// As [`Users::update`]; `user_is_you` when it is the caller.
+    pub async fn disable(&self, caller: &Caller, id: UserId) -> Result<User> {
+        not_yourself(caller, id)?;
+        self.change(caller, id, &Conditions::default(), move |it, conn, scope, _| {
+            async move {
+                let now = it.clock.now();
+                session::end_all_in(conn, scope, id.0, None, now).await?;
+                Ok(store::disable(conn, scope, id, now).await?)
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Lets a user log in again, at once: what it did wrong is forgotten.
+    ///
+    /// # Errors
+    /// As [`Users::update`].
+    pub async fn enable(&self, caller: &Caller, id: UserId) -> Result<User> {
+        self.change(caller, id, &Conditions::default(), move |it, conn, scope, _| {
+            async move { Ok(store::enable(conn, scope, id, it.clock.now()).await?) }.boxed()
+        })
+        .await
+    }
+
+    /// Removes a user, with its sessions and roles.
+    ///
+    /// # Errors
+    /// As [`Users::update`]; `user_is_you` when it is the caller.
+    pub async fn delete(&self, caller: &Caller, id: UserId, conditions: &Conditions) -> Result<()> {
+        not_yourself(caller, id)?;
+        self.change(caller, id, conditions, move |it, conn, scope, _| {
+            async move {
+                it.roles.unbind_all(conn, scope, id.0).await?;
+                Ok(store::delete(conn, scope, id).await?)
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Ends the sessions of a user.
+    ///
+    /// # Errors
+    /// As [`Users::update`].
+    pub async fn end_sessions(&self, caller: &Caller, id: UserId) -> Result<()> {
+        self.change(caller, id, &Conditions::default(), move |it, conn, scope, _| {
+            async move { session::end_all_in(conn, scope, id.0, None, it.clock.now()).await }
+                .boxed()
+        })
+        .await
+    }
+
+    /// Does a change to a user whom the caller may change.
+    async fn change<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        id: UserId,
+        conditions: &Conditions,
+        change: impl for<'c> FnOnce(
+            &'c Users,
+            &'c mut Conn,
+            &'c Scope,
+            User,
+        ) -> futures_util::future::BoxFuture<'c, Result<T>>
+        + Send
+        + 'static,
+    ) -> Result<T> {
+        let scope = caller.permit_in_deployment(WRITE)?.clone();
+        let (it, conditions, caller) = (self.clone(), conditions.clone(), caller.clone());
+        let book = self.roles.book(&scope).await?;
+        let done = self.db.transaction(move |conn| {
+            async move {
+                let roles = it.roles.of(conn, &scope, id.0).await?;
+                if book.closure(roles.iter().map(|it| it.role.as_str())).contains(SYSTEM_ADMIN) {
+                    caller.permit_in_deployment(ADMINISTER)?;
+                    // Two of them who disable each other at the same time would leave none.
+                    conn.exclusive("access:administrators").await?;
+                    it.is_still_there(conn, &scope, &caller).await?;
+                }
+                let user = store::lock(conn, &scope, id).await?.ok_or_else(|| missing(id))?;
+                conditions.allow_change(&user.etag())?;
+                change(&it, conn, &scope, user).await
+            }
+            .boxed()
+        });
+        let done = done.await?;
+        self.known.forget();
+        Ok(done)
+    }
+
+    async fn is_still_there(&self, conn: &mut Conn, scope: &Scope, caller: &Caller) -> Result<()> {
+        let Some(id) = caller.user() else { return Ok(()) };
+        let user = store::find(conn, scope, UserId(id)).await?;
+        match user.is_some_and(|it| it.status == UserStatus::Active) {
+            true => Ok(()),
+            false => Err(Failure::denied(ADMINISTER)),
+        }
+    }
+
+    /// Whoever asks.
+    ///
+    /// # Errors
+    /// `permission_denied` when it is no user.
+    pub async fn account(&self, caller: &Caller) -> Result<User> {
+        let (scope, id) = caller.permit_own()?;
+        let id = UserId(id);
+        self.find_in(&mut self.db.conn().await?, scope, id).await?.ok_or_else(|| missing(id))
+    }
+
+    /// Changes the name of whoever asks.
+    ///
+    /// # Errors
+    /// `permission_denied` when it is no user.
+    pub async fn rename_account(&self, caller: &Caller, name: String) -> Result<User> {
+        let (scope, id) = caller.permit_own()?;
+        let (it, scope, id) = (self.clone(), scope.clone(), UserId(id));
+        let rename = self.db.transaction(move |conn| {
+            async move { it.rename_in(conn, &scope, id, name).await }.boxed()
+        });
+        rename.await
+    }
+
+    /// Changes the password of whoever asks, and ends its other sessions.
+    ///
+    /// # Errors
+    /// `password_wrong` when the old one is; when the new one is refused.
+    pub async fn change_password(
+        &self,
+        caller: &Caller,
+        old: &Password,
+        new: &Password,
+    ) -> Result<()> {
+        let (scope, id) = caller.permit_own()?;
+        let user = self.account(caller).await?;
+        self.allow_password(new, &user.email, &user.name, "new_password").await?;
+        self.prove(scope, UserId(id), old).await?;
+        let hash = self.passwords.hash(new).await?;
+        let own = match caller.proof() {
+            Proof::Session { id, .. } => Some(id),
+            Proof::None | Proof::Key => None,
+        };
+        let (it, scope) = (self.clone(), scope.clone());
+        let change = self.db.transaction(move |conn| {
+            async move {
+                it.replace_password(conn, &scope, id, &hash, own).await?;
+                let notice = Notice::PasswordChanged { at: it.clock.now() };
+                it.tell(conn, &scope, &user, notice).await
+            }
+            .boxed()
+        });
+        let after = change.await?;
+        self.known.forget();
+        if let Some(after) = after {
+            after();
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn tell(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        user: &User,
+        notice: Notice,
+    ) -> Result<Option<AfterCommit>> {
+        self.notices.tell(conn, scope, user, notice).await
+    }
+
+    /// Refuses a password that is weak, or hashes it, which takes a while. `field` is what the request has it
+    /// in.
+    ///
+    /// # Errors
+    /// `validation_failed`; `passwords_busy` when too many wait.
+    pub async fn hash_password(
+        &self,
+        password: &Password,
+        email: &Email,
+        name: &str,
+        field: &str,
+    ) -> Result<String> {
+        self.allow_password(password, email, name, field).await?;
+        self.passwords.hash(password).await
+    }
+
+    /// Gives a user another name, in the transaction of whatever shows that it may.
+    ///
+    /// # Errors
+    /// `user_missing`.
+    pub async fn rename_in(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        id: UserId,
+        name: String,
+    ) -> Result<User> {
+        let user = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
+        let user = User { name, ..user };
+        Ok(store::update(conn, scope, &user, self.clock.now()).await?)
+    }
+
+    /// Gives a user another password, in the transaction of whatever shows that it may: a mailed link. All
+    /// its sessions end. Whoever was invited is active from then on; whoever is disabled stays so.
+    ///
+    /// # Errors
+    /// `user_missing`.
+    pub async fn set_password_in(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        user: Ulid,
+        hash: &str,
+    ) -> Result<()> {
+        self.replace_password(conn, scope, user, hash, None).await?;
+        // Whoever reads before the commit remembers it for less than a second.
+        self.known.forget();
+        Ok(())
+    }
+
+    async fn replace_password(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        user: Ulid,
+        hash: &str,
+        own_session: Option<Ulid>,
+    ) -> Result<()> {
+        let now = self.clock.now();
+        if !store::set_password(conn, scope, UserId(user), hash, now).await? {
+            return Err(missing(UserId(user)));
+        }
+        session::end_all_in(conn, scope, user, own_session, now).await
+    }
+
+    /// Checks the password of a user who is logged in already. Failures count as those of logging in do.
+    ///
+    /// # Errors
+    /// `password_wrong` when it is, or when there were too many failures.
+    pub(crate) async fn prove(
+        &self,
+        scope: &Scope,
+        id: UserId,
+        password: &Password,
+    ) -> Result<Credentials> {
+        let wrong = || {
+            let detail = "the password is wrong, or was wrong too often; try again later";
+            Failure::new(Kind::Denied, "password_wrong", detail)
+        };
+        let found = store::credentials(&mut self.db.conn().await?, scope, id, "").await?;
+        let hash = found.as_ref().and_then(|it| it.password_hash.as_deref());
+        let right = self.passwords.verify(password, hash).await?;
+        let found = found.ok_or_else(wrong)?;
+        if !right {
+            self.note_failure(scope, found.email.as_str()).await?;
+            return Err(wrong());
+        }
+        // Read again: others may have guessed at the same time.
+        let found = store::credentials(&mut self.db.conn().await?, scope, id, "").await?;
+        found.filter(|it| it.may_log_in(self.clock.now())).ok_or_else(wrong)
+    }
+
+    pub(crate) async fn credentials(
+        &self,
+        scope: &Scope,
+        email: &str,
+    ) -> Result<Option<Credentials>> {
+        Ok(store::credentials_by_email(&mut self.db.conn().await?, scope, email, "").await?)
+    }
+
+    /// What is true of a user now, held until the transaction ends.
+    pub(crate) async fn lock_credentials(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        id: UserId,
+    ) -> Result<Option<Credentials>> {
+        let suffix = conn.for_update();
+        Ok(store::credentials(conn, scope, id, suffix).await?)
+    }
+
+    /// Counts a failure against an account.
+    pub(crate) async fn note_failure(&self, scope: &Scope, email: &str) -> Result<()> {
+        let (it, scope, email) = (self.clone(), scope.clone(), email.to_owned());
+        let note = self.db.transaction(move |conn| {
+            let now = it.clock.now();
+            async move { it.note_failure_in(conn, &scope, &email, now).await }.boxed()
+        });
+        note.await
+    }
+
+    /// Counts a failure against an account, unless it is locked: nobody is to lengthen a lock. Does the
+    /// same for an address that nobody has.
+    pub(crate) async fn note_failure_in(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        email: &str,
+        now: Time,
+    ) -> Result<()> {
+        let suffix = conn.for_update();
+        let found = store::credentials_by_email(conn, scope, email, suffix).await?;
+        let before = found.as_ref().map_or(0, |it| it.failed_logins);
+        let (failures, locked_until) = match &found {
+            Some(it) if it.is_locked(now) => (before, it.locked_until),
+            _ => {
+                let failures = before.saturating_add(1);
+                (failures, account_lock(failures).map(|it| now.after(it)))
+            }
+        };
+        Ok(store::set_failures(conn, scope, email, failures, locked_until).await?)
+    }
+
+    pub(crate) async fn note_login(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        id: UserId,
+        hash: Option<&str>,
+        now: Time,
+    ) -> Result<()> {
+        Ok(store::set_login(conn, scope, id, hash, now).await?)
+    }
+}
+
+fn not_yourself(caller: &Caller, id: UserId) -> Result<()> {
+    caller.permit_in_deployment(WRITE)?;
+    if caller.user() == Some(id.0) {
+        let detail = "this is you; ask another administrator to do it";
+        return Err(Failure::conflict("user_is_you", detail));
+    }
+    Ok(())
+}
+
+fn missing(id: UserId) -> Failure {
+    Failure::missing("user_missing", format!("there is no user {id}"))
+}
