@@ -18,8 +18,10 @@ use serde_json::Value;
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::access::Access;
 use crate::health::{Checks, database_check};
 use crate::metrics::Metrics;
+use crate::permissions::Guard;
 use crate::service::Service;
 use crate::system::System;
 
@@ -44,6 +46,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// What does the jobs of all of them.
     pub engine: Engine,
+    /// Who may come in.
+    pub access: Access,
     /// Where runs have their workspaces.
     pub work_root: Arc<Path>,
     /// Whether clients of every service may store and run shell commands.
@@ -153,6 +157,7 @@ pub fn assemble(
     parts.extend(jobs.iter().map(Jobs::part));
     parts.extend(ml.iter().map(Ml::part));
     parts.extend(tasks.iter().map(|it| it.part(service.tasks)));
+    parts.extend(shared.access.parts());
     let launchers = parts.iter().flat_map(|it| it.launchers.iter().cloned()).collect();
     let schedules = jobs.as_ref().map(|jobs| {
         let (db, clock, background) = (db.clone(), clock.clone(), background.clone());
@@ -191,7 +196,9 @@ fn fold(parts: Vec<Part>, service: &Service) -> (Router, OpenApi) {
         .version(service.info.version.clone())
         .build();
     let api = OpenApiRouter::with_openapi(OpenApiBuilder::new().info(info).build());
-    parts.into_iter().fold(api, |api, part| api.merge(part.routes)).split_for_parts()
+    let all = parts.into_iter().fold(api, |api, part| api.merge(part.routes));
+    let (routes, openapi) = all.split_for_parts();
+    (routes.route_layer(Guard), openapi)
 }
 
 /// The body of `/api/v1/info`.

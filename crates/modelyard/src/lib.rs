@@ -7,6 +7,7 @@
 //! # Ok(()) }
 //! ```
 
+pub mod access;
 mod app;
 pub mod backup;
 pub mod data_dir;
@@ -17,6 +18,7 @@ pub mod logging;
 mod metrics;
 mod openapi;
 mod page;
+pub mod permissions;
 mod process;
 mod registration;
 pub mod server;

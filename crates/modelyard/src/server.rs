@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use futures_util::future::join_all;
+use modelyard_access::role::Rules;
 use modelyard_flow::job::{Engine, Workers};
 use modelyard_flow::schedule::Schedules;
 use modelyard_kernel::background::{compute, on_a_thread};
@@ -25,10 +26,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use crate::access::{Access, AccessError};
 use crate::app::{self, Assembled, Shared, TENANT};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::health;
-use crate::http::{self, Authenticator, NotAHeader, ServeOptions, Sites};
+use crate::http::{self, Authenticator, NotAHeader, ServeOptions, Sites, Tls, TlsError};
 use crate::metrics::Metrics;
 use crate::openapi::About;
 use crate::page;
@@ -64,6 +66,9 @@ pub enum ServeError {
     /// The database cannot be opened.
     #[error("the database cannot be opened; see the setting `database.url`")]
     Database(#[from] db::Error),
+    /// Nobody could come in.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The database and the program do not fit.
     #[error(transparent)]
     Schema(#[from] SchemaError),
@@ -79,6 +84,21 @@ pub enum ServeError {
         #[source]
         cause: std::io::Error,
     },
+    /// Everybody on the network could do everything.
+    #[error(
+        "{address} can be reached from the network, and whoever reaches `{service}` may do everything, \
+         since nobody has an identity yet: make the first administrator with `modelyard admin create`, \
+         or set `auth.api_keys` or `auth.api_key_file`; or let `server.host` be 127.0.0.1"
+    )]
+    Exposed {
+        /// Where it would listen.
+        address: SocketAddr,
+        /// What would be open.
+        service: String,
+    },
+    /// The certificate is of no use.
+    #[error("TLS cannot be spoken; see the settings `server.tls_certificate` and `server.tls_key`")]
+    Tls(#[from] TlsError),
     /// A name for the key's header is none.
     #[error(transparent)]
     Header(#[from] NotAHeader),
@@ -148,6 +168,7 @@ pub async fn serve(services: Vec<Service>, settings: Settings) -> Result<(), Ser
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    tls: bool,
     services: Vec<(String, String)>,
     begun: Begun,
     stopped: oneshot::Receiver<()>,
@@ -182,6 +203,10 @@ impl Server {
         let address = listener
             .local_addr()
             .map_err(|cause| ServeError::Listen { address: settings.server.host.clone(), cause })?;
+        let tls = match &settings.server.tls {
+            Some(files) => Some(Tls::open(files.clone()).await?),
+            None => None,
+        };
         let clock = Clock::system();
         let data_dir = DataDir::open(&settings.data.dir, &clock)?;
         let shared = tokio::select! {
@@ -211,7 +236,7 @@ impl Server {
             shared.clock.clone(),
             shared.metrics.clone(),
             settings.limits(),
-            settings.server.public_url.clone(),
+            settings.surroundings(),
         );
         let options = ServeOptions {
             connections: settings.server.max_connections,
@@ -219,17 +244,22 @@ impl Server {
             drain: settings.server.drain,
         };
         let background = &begun.background;
+        if let Some(tls) = &tls {
+            tls.watch(background);
+        }
+        let speaks_tls = tls.is_some();
         let (done, stopped) = oneshot::channel();
         let (tasks, stopping) = (background.clone(), background.stopping().clone());
         background.spawn(async move {
-            http::serve(listener, app, &tasks, stopping, options).await;
+            http::serve(listener, tls, app, &tasks, stopping, options).await;
             let _nobody_waits = done.send(());
         });
         // Last, because an orchestrator may call back at once.
         for (registration, id, info) in registrations {
             registration.start(&id, info, background);
         }
-        Ok(Some(Self { address, services, begun, stopped, _data_dir: data_dir }))
+        let tls = speaks_tls;
+        Ok(Some(Self { address, tls, services, begun, stopped, _data_dir: data_dir }))
     }
 
     /// Where it listens.
@@ -244,7 +274,7 @@ impl Server {
 
     /// What to tell whoever started the process: where it listens, and what to try next.
     pub fn greeting(&self) -> String {
-        let url = format!("http://{}", self.address);
+        let url = format!("{}://{}", if self.tls { "https" } else { "http" }, self.address);
         let mut text = String::from("\n");
         for (id, name) in &self.services {
             let at =
@@ -381,8 +411,10 @@ async fn share_with(
     let node = data_dir.node().to_owned();
     let engine =
         Engine::new(db.clone(), clock.clone(), background.clone(), node, settings.jobs.options());
+    let access = Access::new(settings, data_dir.path(), (&db, &clock), &background, &engine)?;
     sweep_workspaces(&work_root, engine.wanted_here().await?).await?;
     Ok(Shared {
+        access,
         db,
         blobs,
         clock,
@@ -445,6 +477,8 @@ async fn launch(
     address: SocketAddr,
     started: &mut Vec<Ml>,
 ) -> Result<Launched, ServeError> {
+    let has_identity = shared.access.is_in_use().await?;
+    check_exposure(&services, settings, address, has_identity)?;
     let alone = services.len() == 1;
     let mut names = Vec::with_capacity(services.len());
     let mut routers = Vec::with_capacity(services.len());
@@ -458,6 +492,7 @@ async fn launch(
         front_keys.extend(service.api_keys.iter().cloned());
         let id = service.info.id.as_str().to_owned();
         let registration = registration::prepare(&settings.registration, address)
+            .map(|it| if settings.server.tls.is_some() { it.over_tls() } else { it })
             .map(|it| if alone { it } else { it.below(&format!("/services/{id}")) });
         let check = registration.as_ref().map(Pending::health_check);
         let (service, routes) = build(service, shared, settings, address, check)?;
@@ -474,6 +509,7 @@ async fn launch(
         front = front.merge(Router::from(shared.metrics.part().routes));
     }
     let authenticator = Authenticator::new("front", &settings.auth.header, front_keys)?
+        .knowing(shared.access.clone(), Rules::default())
         .within(sites(settings, address));
     let routes = http::mount(routers, http::guarded(front, authenticator));
     Ok(Launched { routes, services: names, registrations })
@@ -499,6 +535,7 @@ pub(crate) async fn begin(
         }
         sweep_content(&service.id, shared);
     }
+    shared.access.serve(&shared.engine);
     shared.engine.start().await?;
     sweep_kept(shared);
     schedules.iter().for_each(Schedules::start);
@@ -519,9 +556,10 @@ fn build(
         tracing::warn!(service = service.info.id.as_str(), "{note}");
     }
     let needs_key = keys.iter().any(|it| !it.is_empty());
-    warn(&service, settings, address, needs_key);
+    warn(&service, settings);
     let header = &settings.auth.header;
     let authenticator = Authenticator::new(service.info.id.as_str(), header, keys)?
+        .knowing(shared.access.clone(), service.rules.clone())
         .within(sites(settings, address));
     let mut service = app::assemble(service, shared, registration)?;
     shared.metrics.add_service(&service.id, std::mem::take(&mut service.counters))?;
@@ -533,17 +571,30 @@ fn build(
     Ok((service, http::guarded(routes, authenticator)))
 }
 
-/// What the operator should think about at start.
-fn warn(service: &Service, settings: &Settings, address: SocketAddr, needs_key: bool) {
-    let id = service.info.id.as_str();
-    if !needs_key && !address.ip().is_loopback() {
-        tracing::warn!(
-            service = id,
-            %address,
-            "everybody on the network may do everything, since there are no keys; set \
-             `auth.api_keys` or `auth.api_key_file`, or let `server.host` be 127.0.0.1"
-        );
+/// Refuses to let everybody on a network do everything. `has_identity`: somebody has an account, so
+/// that nobody else comes in without one.
+fn check_exposure(
+    services: &[Service],
+    settings: &Settings,
+    address: SocketAddr,
+    has_identity: bool,
+) -> Result<(), ServeError> {
+    if has_identity || address.ip().to_canonical().is_loopback() {
+        return Ok(());
     }
+    let has_key =
+        |it: &Service| settings.auth.api_keys.iter().chain(&it.api_keys).any(|it| !it.is_empty());
+    match services.iter().find(|it| !has_key(it)) {
+        Some(open) => {
+            Err(ServeError::Exposed { address, service: open.info.id.as_str().to_owned() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// What the operator should think about at start.
+fn warn(service: &Service, settings: &Settings) {
+    let id = service.info.id.as_str();
     if service.runner.is_some()
         && service.info.period_type == PeriodType::Any
         && !settings.info.provenance
@@ -559,7 +610,7 @@ fn warn(service: &Service, settings: &Settings, address: SocketAddr, needs_key: 
 
 /// From where a service may be asked.
 fn sites(settings: &Settings, address: SocketAddr) -> Sites {
-    let sites = Sites::new(settings.server.public_url.as_deref());
+    let sites = Sites::new(settings.server.public_url.as_deref()).open_to(settings.cors());
     if !address.ip().is_loopback() {
         // Whoever is on the network may know it by a name that nobody here knows.
         return sites;

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use modelyard_access::role::Rules;
 use modelyard_kernel::HealthCheck;
 use modelyard_kernel::part::Checked;
 use modelyard_ml::info::{InfoError, ServiceInfo};
@@ -58,6 +59,7 @@ pub struct Service {
     pub(crate) metrics: bool,
     pub(crate) checks: Vec<HealthCheck>,
     pub(crate) api_keys: Vec<String>,
+    pub(crate) rules: Rules,
     /// What the operator should read at start.
     pub(crate) notes: Vec<String>,
 }
@@ -102,6 +104,7 @@ impl Service {
             metrics: true,
             checks: Vec::new(),
             api_keys: Vec::new(),
+            rules: Rules::default(),
             notes: Vec::new(),
         };
         ServiceBuilder { service, settings: Vec::new() }
@@ -252,6 +255,28 @@ impl ServiceBuilder {
     /// settings.
     pub fn with_auth(mut self, keys: impl IntoIterator<Item = String>) -> Self {
         self.service.api_keys.extend(keys);
+        self
+    }
+
+    /// Which roles have a permission for this service, whatever the roles themselves say; `admin` is
+    /// `tenant-admin`. Those that inherit from one of the roles have it as well, and system
+    /// administrators have every permission.
+    ///
+    /// ```
+    /// # use modelyard::{Service, ServiceInfo};
+    /// # let builder = Service::builder(ServiceInfo::new("my-model", "My model"));
+    /// builder.with_permissions([
+    ///     ("ml:train", vec!["admin"]),
+    ///     ("ml:predict", vec!["user", "admin"]),
+    /// ]);
+    /// ```
+    pub fn with_permissions<'a, R: IntoIterator<Item = &'a str>>(
+        mut self,
+        permissions: impl IntoIterator<Item = (&'a str, R)>,
+    ) -> Self {
+        let owned = |roles: R| roles.into_iter().map(str::to_owned).collect();
+        let rules = permissions.into_iter().map(|(name, roles)| (name.to_owned(), owned(roles)));
+        self.service.rules = Rules::new(rules.collect());
         self
     }
 

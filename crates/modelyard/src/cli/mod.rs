@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to a terminal")]
 
+mod access;
 mod db;
 mod init;
 mod jobs;
@@ -32,6 +33,14 @@ enum Verb {
     Jobs(jobs::JobsCommand),
     /// Make a new project.
     Init(init::Init),
+    /// Make the first administrator.
+    Admin(access::Admin),
+    /// Look at users, and let them in or not.
+    User(access::User),
+    /// Make keys, look at them and revoke them.
+    Key(access::Key),
+    /// Look at roles.
+    Role(access::Role),
     /// Look after the database.
     Db(db::Database),
     /// Show every setting with where it comes from.
@@ -54,6 +63,10 @@ pub fn run(command: Command) -> ExitCode {
             Verb::Worker(it) => it.run().await,
             Verb::Jobs(it) => it.run().await,
             Verb::Init(it) => it.run(),
+            Verb::Admin(it) => it.run().await,
+            Verb::User(it) => it.run().await,
+            Verb::Key(it) => it.run().await,
+            Verb::Role(it) => it.run().await,
             Verb::Db(it) => it.run().await,
             Verb::Settings(it) => it.run(),
         }

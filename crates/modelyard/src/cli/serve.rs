@@ -92,6 +92,7 @@ impl Projects {
         let own = [
             options.file.clone(),
             settings.auth.api_key_file.clone(),
+            settings.server.tls.as_ref().map(|it| it.key.clone()),
             Some(settings.data.dir.clone()),
         ];
         for dir in &dirs {

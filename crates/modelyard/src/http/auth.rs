@@ -1,4 +1,4 @@
-//! Who is asking: API keys, or everyone when there are none.
+//! Who is asking: keys of the settings, whoever the deployment knows, or everyone when there is nobody.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -8,26 +8,32 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use futures_util::future::Either;
+use futures_util::future::{BoxFuture, Either};
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, header};
-use modelyard_kernel::{Caller, Failure, Grants, Kind};
+use modelyard_access::identity::{Identity, refused};
+use modelyard_access::key::MARK;
+use modelyard_access::role::Rules;
+use modelyard_access::session::{Client, cookie_of};
+use modelyard_kernel::address::{ClientAddress, IsSecure};
+use modelyard_kernel::{Caller, Failure, Grants, Kind, Proof};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use tower::{Layer, Service};
 
 use super::Sites;
+use crate::access::Access;
+use crate::permissions;
 
 /// Whose data it is, until there are tenants.
 const TENANT: &str = "default";
 
-/// Paths that are open to everyone. Exactly these, so `/health/$stream` needs a key.
-const OPEN: [&str; 5] = ["/health", "/", "/docs", "/openapi.json", "/redoc"];
 /// The docs page is nothing without its script and style.
 const OPEN_BELOW: &str = "/docs/";
 
-/// Whether a path of a service needs no key.
+/// Whether a path of a service needs nobody to be known. Exactly these, so that `/health/$stream` does.
 pub(crate) fn is_open(path: &str) -> bool {
-    OPEN.contains(&path) || path.starts_with(OPEN_BELOW)
+    permissions::is_open(path) || path.starts_with(OPEN_BELOW)
 }
 
 /// Finds the caller of each request to one service. Cheap to clone.
@@ -40,7 +46,12 @@ pub struct Authenticator(Arc<Inner>);
 #[derive(Clone)]
 struct Inner {
     sites: Sites,
+    service: String,
     anonymous: Caller,
+    /// Whom the deployment knows.
+    access: Option<Access>,
+    /// Which roles have what, as the service says.
+    rules: Rules,
     /// The hash of each key, and who presents it. Hashes have one length, so comparing them tells
     /// nothing about a key, not even how long it is.
     keys: Vec<([u8; 32], Caller)>,
@@ -60,7 +71,10 @@ impl Authenticator {
         let anonymous = Caller::new("anonymous", TENANT, service, Grants::All);
         Self(Arc::new(Inner {
             sites: Sites::default(),
+            service: service.to_owned(),
             anonymous,
+            access: None,
+            rules: Rules::default(),
             keys: Vec::new(),
             header: HeaderName::from_static("x-api-key"),
             header_text: String::new(),
@@ -85,7 +99,10 @@ impl Authenticator {
         });
         Ok(Self(Arc::new(Inner {
             sites: Sites::default(),
+            service: service.to_owned(),
             anonymous: anonymous.clone(),
+            access: None,
+            rules: Rules::default(),
             keys: keys.collect(),
             header: name,
             header_text: header.to_owned(),
@@ -99,20 +116,109 @@ impl Authenticator {
         Self(Arc::new(Inner { sites, ..inner }))
     }
 
-    /// The caller, or nobody where nobody needs to be known.
-    fn authenticate(&self, request: &Request<Body>) -> Result<Option<&Caller>, Failure> {
+    /// Also lets in whom the deployment knows, with the roles that they have by `rules`.
+    #[must_use]
+    pub fn knowing(self, access: Access, rules: Rules) -> Self {
+        let inner = Arc::unwrap_or_clone(self.0);
+        Self(Arc::new(Inner { access: Some(access), rules, ..inner }))
+    }
+
+    /// The caller, as far as that is known without asking anybody.
+    fn authenticate(&self, parts: &Parts) -> Result<Found, Failure> {
+        let it = &*self.0;
+        if is_open(parts.uri.path()) && !(it.keys.is_empty() && it.access.is_none()) {
+            return Ok(Found::Nobody);
+        }
+        let Some(presented) = self.presented(parts) else { return self.nobody() };
+        // The contract has its keys in their header and nowhere else.
+        if presented.by == By::KeyHeader {
+            if let Some(caller) = self.of_the_settings(presented.text) {
+                return Ok(Found::Caller(caller));
+            }
+            if !presented.text.starts_with(MARK) {
+                return if it.keys.is_empty() && it.access.is_none() {
+                    self.nobody()
+                } else {
+                    Err(refused())
+                };
+            }
+        }
+        let Some(access) = &it.access else {
+            return if it.keys.is_empty() { self.nobody() } else { Err(refused()) };
+        };
+        let Some(known) = access.gate().known(presented.text, ClientAddress::of(&parts.extensions))
+        else {
+            return Ok(Found::Ask);
+        };
+        let identity = known?;
+        let Some(book) = access.roles().known_book(&identity.tenant) else { return Ok(Found::Ask) };
+        presented.allow(access, parts, &identity)?;
+        Ok(Found::Caller(identity.caller(&book, &it.service, &it.rules)))
+    }
+
+    /// The caller, after those were asked who know.
+    async fn ask(&self, parts: &Parts) -> Result<Option<Caller>, Failure> {
+        let it = &*self.0;
+        let Some(access) = &it.access else { return Ok(Some(it.anonymous.clone())) };
+        let Some(presented) = self.presented(parts) else {
+            return match access.is_in_use().await? {
+                true => Err(self.missing()),
+                false => Ok(Some(it.anonymous.clone())),
+            };
+        };
+        let address = ClientAddress::of(&parts.extensions);
+        let identity = access.gate().admit(presented.text, address).await?;
+        let book = access.roles().book_of(&identity.tenant).await?;
+        presented.allow(access, parts, &identity)?;
+        Ok(Some(identity.caller(&book, &it.service, &it.rules)))
+    }
+
+    /// What a request shows: a key in its header, a key or a token as `Bearer`, or a cookie.
+    fn presented<'a>(&self, parts: &'a Parts) -> Option<Presented<'a>> {
+        let shown = |value: &'a HeaderValue| value.to_str().ok().filter(|it| !it.is_empty());
+        let key = parts.headers.get(&self.0.header).and_then(shown);
+        let bearer = || {
+            let value = parts.headers.get(header::AUTHORIZATION).and_then(shown)?;
+            let (scheme, text) = value.split_once(' ')?;
+            // What can be neither a key nor a token is as nothing: the contract has it so.
+            let may_be = text.starts_with(MARK) || text.contains('.');
+            (scheme.eq_ignore_ascii_case("bearer") && may_be).then_some(text.trim())
+        };
+        if let Some(text) = key {
+            return Some(Presented { text, by: By::KeyHeader });
+        }
+        if let Some(text) = bearer() {
+            return Some(Presented { text, by: By::Bearer });
+        }
+        self.0.access.as_ref()?;
+        let text = cookie_of(&parts.headers, IsSecure::of(&parts.extensions))?;
+        Some(Presented { text, by: By::Cookie })
+    }
+
+    /// What becomes of who shows nothing.
+    fn nobody(&self) -> Result<Found, Failure> {
+        let it = &*self.0;
+        if !it.keys.is_empty() {
+            return Err(self.missing());
+        }
+        match it.access.as_ref().map_or(Some(false), Access::is_known_in_use) {
+            Some(false) => Ok(Found::Caller(it.anonymous.clone())),
+            Some(true) => Err(self.missing()),
+            None => Ok(Found::Ask),
+        }
+    }
+
+    fn missing(&self) -> Failure {
+        let detail = format!("Missing authentication header: {}", self.0.header_text);
+        Failure::new(Kind::Unauthenticated, "unauthenticated", detail)
+    }
+
+    /// Whoever shows a key of the settings.
+    fn of_the_settings(&self, presented: &str) -> Option<Caller> {
         let it = &*self.0;
         if it.keys.is_empty() {
-            return Ok(Some(&it.anonymous));
+            return None;
         }
-        if is_open(request.uri().path()) {
-            return Ok(None);
-        }
-        let presented = request.headers().get(&it.header).filter(|value| !value.is_empty());
-        let Some(presented) = presented else {
-            let detail = format!("Missing authentication header: {}", it.header_text);
-            return Err(Failure::new(Kind::Unauthenticated, "unauthenticated", detail));
-        };
         let presented: [u8; 32] = Sha256::digest(presented.as_bytes()).into();
         // Every key is looked at, so the time taken does not tell which one was nearly right.
         let (mut found, mut which) = (Choice::from(0), 0_u64);
@@ -122,17 +228,15 @@ impl Authenticator {
             found |= same;
         }
         let caller = usize::try_from(which).ok().and_then(|n| it.keys.get(n));
-        match caller {
-            Some((_, caller)) if bool::from(found) => Ok(Some(caller)),
-            _ => {
-                let wrong = "Invalid API key";
-                Err(Failure::new(Kind::Unauthenticated, "unauthenticated", wrong))
-            }
-        }
+        caller.filter(|_| bool::from(found)).map(|it| it.1.clone())
     }
 
     fn turn_away(&self, failure: Failure) -> Response {
+        let is_unknown = failure.kind() == Kind::Unauthenticated;
         let mut response = failure.into_response();
+        if !is_unknown {
+            return response;
+        }
         let challenge = format!("ApiKey header=\"{}\"", self.0.header_text);
         if let Ok(challenge) = HeaderValue::from_str(&challenge) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -168,29 +272,96 @@ pub struct Authenticated<S> {
 
 impl<S> Service<Request<Body>> for Authenticated<S>
 where
-    S: Service<Request<Body>, Response = Response, Error = Infallible>,
+    S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Either<S::Future, Ready<Result<Response, Infallible>>>;
+    type Future = Either<
+        S::Future,
+        Either<
+            Ready<Result<Response, Infallible>>,
+            BoxFuture<'static, Result<Response, Infallible>>,
+        >,
+    >;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let answer = |response| Either::Right(Either::Left(ready(Ok(response))));
         let Inner { sites, keys, .. } = &*self.authenticator.0;
         if let Err(failure) = sites.admit(&request, keys.is_empty()) {
-            return Either::Right(ready(Ok(failure.into_response())));
+            return answer(failure.into_response());
         }
-        match self.authenticator.authenticate(&request) {
-            Ok(caller) => {
-                if let Some(caller) = caller.cloned() {
-                    request.extensions_mut().insert(caller);
-                }
-                Either::Left(self.inner.call(request))
+        let (mut parts, body) = request.into_parts();
+        let client = Client {
+            address: ClientAddress::of(&parts.extensions),
+            secure: IsSecure::of(&parts.extensions),
+        };
+        parts.extensions.insert(client);
+        match self.authenticator.authenticate(&parts) {
+            Ok(Found::Caller(caller)) => {
+                parts.extensions.insert(caller);
+                Either::Left(self.inner.call(Request::from_parts(parts, body)))
             }
-            Err(failure) => Either::Right(ready(Ok(self.authenticator.turn_away(failure)))),
+            Ok(Found::Nobody) => Either::Left(self.inner.call(Request::from_parts(parts, body))),
+            Ok(Found::Ask) => {
+                let authenticator = self.authenticator.clone();
+                let ready = self.inner.clone();
+                let mut inner = std::mem::replace(&mut self.inner, ready);
+                Either::Right(Either::Right(Box::pin(async move {
+                    match authenticator.ask(&parts).await {
+                        Ok(caller) => {
+                            if let Some(caller) = caller {
+                                parts.extensions.insert(caller);
+                            }
+                            inner.call(Request::from_parts(parts, body)).await
+                        }
+                        Err(failure) => Ok(authenticator.turn_away(failure)),
+                    }
+                })))
+            }
+            Err(failure) => answer(self.authenticator.turn_away(failure)),
+        }
+    }
+}
+
+/// What is known of who asks.
+enum Found {
+    /// Who it is.
+    Caller(Caller),
+    /// Nobody, where nobody need be known.
+    Nobody,
+    /// Others have to be asked.
+    Ask,
+}
+
+/// What a request shows.
+#[derive(Clone, Copy)]
+struct Presented<'a> {
+    text: &'a str,
+    by: By,
+}
+
+/// Where it shows it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    KeyHeader,
+    Bearer,
+    Cookie,
+}
+
+impl Presented<'_> {
+    /// A browser sends cookies also for pages of others; those may change nothing.
+    fn allow(&self, access: &Access, parts: &Parts, identity: &Identity) -> Result<(), Failure> {
+        match identity.proof {
+            Proof::Session { id, .. } if self.by == By::Cookie => {
+                access.sessions().allow_unsafe(&parts.method, &parts.headers, self.text, id)
+            }
+            _ if self.by == By::Cookie => Err(refused()),
+            _ => Ok(()),
         }
     }
 }

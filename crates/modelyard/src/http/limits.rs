@@ -120,6 +120,12 @@ pub(super) fn unreadable(status: StatusCode) -> Failure {
     Failure::new(Kind::Invalid, code, detail)
 }
 
+/// HTTP where TLS is spoken.
+pub(super) fn plain_http() -> Failure {
+    let detail = "this port speaks TLS: ask it at an address that begins with `https://`";
+    Failure::new(Kind::Invalid, "tls_required", detail)
+}
+
 /// A body of a bounded size.
 struct Capped {
     body: Body,

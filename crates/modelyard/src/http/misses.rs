@@ -7,18 +7,20 @@ use modelyard_kernel::{Failure, Kind};
 
 /// Routes whose misses are answered: 404 to whoever wants to read, 405 to everyone else.
 pub(super) fn answered(routes: Router) -> Router {
-    routes.fallback(unknown_path).method_not_allowed_fallback(unknown_method)
+    routes
+        .fallback(async |method: Method| of_a_path(&method))
+        .method_not_allowed_fallback(async |method: Method| of_a_method(&method))
 }
 
 /// A path that no route has. Something that can be read is at `/`, hence the methods.
-async fn unknown_path(method: Method) -> Response {
-    let mut response = unknown_method(method).await;
+pub(super) fn of_a_path(method: &Method) -> Response {
+    let mut response = of_a_method(method);
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET,HEAD"));
     response
 }
 
 /// A path that has routes, none of them for this method; the router names those that it has.
-async fn unknown_method(method: Method) -> Response {
+fn of_a_method(method: &Method) -> Response {
     let failure = if method == Method::GET || method == Method::HEAD {
         Failure::missing("route_missing", "Not Found")
     } else {

@@ -8,15 +8,20 @@
 //! [`app`] goes around all of them.
 
 mod auth;
+mod client;
 mod compress;
+mod cors;
+mod headers;
 mod limits;
 mod misses;
+mod networks;
 mod observe;
 mod refusal;
 mod serve;
 mod sites;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -30,7 +35,8 @@ use axum::response::Response;
 use axum::routing::future::RouteFuture;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
-use modelyard_kernel::{Clock, Ulid};
+use ipnet::IpNet;
+use modelyard_kernel::{Clock, Failure};
 use pin_project_lite::pin_project;
 use tower::{Service, ServiceBuilder};
 
@@ -38,14 +44,30 @@ use crate::metrics::Metrics;
 
 pub(crate) use auth::is_open;
 pub use auth::{Authenticator, NotAHeader};
+pub use client::{ForwardedHeader, Proxies};
 pub(crate) use compress::accepts_gzip;
+pub use cors::Cors;
 pub use limits::Limits;
 pub use serve::{ServeOptions, serve};
 pub use sites::Sites;
+pub use tls::{Tls, TlsError, TlsFiles};
+
+/// What the operator says of the network around.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// What addresses in answers begin with, when that is not what a request says of its host.
+    pub public_url: Option<String>,
+    /// Who may say for whom requests are.
+    pub proxies: Proxies,
+    /// Pages of other sites that may read answers.
+    pub cors: Cors,
+    /// From where the deployment may be administered; from everywhere when this is empty.
+    pub admin_networks: Vec<IpNet>,
+}
 
 /// The routes of one service behind its authenticator, which also hides what is missing.
 pub fn guarded(routes: Router, authenticator: Authenticator) -> Router {
-    misses::answered(routes).layer(authenticator)
+    misses::answered(routes).layer(networks::Hide).layer(authenticator)
 }
 
 /// Puts guarded services side by side, each below `/services/{id}`; a single one is also at `/`,
@@ -59,16 +81,15 @@ pub fn mount(services: Vec<(String, Router)>, front: Router) -> Router {
         .fold(root, |root, (id, routes)| root.nest(&format!("/services/{id}"), routes))
 }
 
-/// The whole application: every request observed and bounded. Addresses in answers begin with
-/// `public_url`, or else with what the request says of its host.
+/// The whole application: every request observed and bounded.
 pub fn app(
     routes: Router,
     clock: Clock,
     metrics: Metrics,
     limits: Limits,
-    public_url: Option<String>,
+    surroundings: Surroundings,
 ) -> App {
-    let observe = observe::Observe::new(clock, metrics, limits, public_url);
+    let observe = observe::Observe::new(clock, metrics, limits, surroundings);
     let layers = ServiceBuilder::new()
         .layer(observe.clone())
         // Bodies are bounded by `limits`, which knows the routes that take large ones.
@@ -87,9 +108,9 @@ pub struct App {
 }
 
 impl App {
-    /// Id and problem document of an answer to what is no request, which is written down.
-    fn refuse(&self, status: StatusCode) -> (Ulid, Vec<u8>) {
-        self.observe.refuse(status)
+    /// What is answered to what is no request, which is written down.
+    fn refuse(&self, failure: Failure, status: StatusCode, peer: client::Peer) -> refusal::Refused {
+        self.observe.refuse(&failure, status, peer)
     }
 }
 

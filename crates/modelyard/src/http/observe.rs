@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,14 +19,18 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body::Body as _;
 use modelyard_kernel::failure::{Answered, Unrendered};
-use modelyard_kernel::{Clock, Failure, Ulid, reply};
+use modelyard_kernel::{ClientAddress, Clock, Failure, IsSecure, Ulid, reply};
 use pin_project_lite::pin_project;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 use tower::{Layer, Service};
 
+use super::client::Peer;
+use super::cors::Page;
 use super::limits::{Placed, Places};
-use super::{Limits, compress, limits};
+use super::networks::{self, Elsewhere};
+use super::refusal::Refused;
+use super::{Limits, Surroundings, compress, cors, headers, limits};
 use crate::metrics::Metrics;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -45,8 +50,9 @@ struct Shared {
     clock: Clock,
     metrics: Metrics,
     limits: Limits,
-    /// Where clients reach the service, when that is not what they say in `Host`.
-    public_url: Option<String>,
+    around: Surroundings,
+    /// Whether clients reach the service at an `https://` address, as the operator says.
+    public_is_secure: bool,
     /// Requests being answered, those for the metrics aside.
     active: AtomicUsize,
     places: Places,
@@ -57,18 +63,19 @@ impl Observe {
         clock: Clock,
         metrics: Metrics,
         limits: Limits,
-        public_url: Option<String>,
+        around: Surroundings,
     ) -> Self {
         let (active, places) = (AtomicUsize::new(0), Places::new(&limits));
-        Self(Arc::new(Shared { clock, metrics, limits, public_url, active, places }))
+        let public_is_secure = around.public_url.iter().any(|it| it.starts_with("https://"));
+        let shared = Shared { clock, metrics, limits, around, public_is_secure, active, places };
+        Self(Arc::new(shared))
     }
 
-    /// Id and problem document of an answer to what is no request, of which nothing but the status
-    /// is known. There is no method and no route to count it for.
-    pub(super) fn refuse(&self, status: StatusCode) -> (Ulid, Vec<u8>) {
+    /// The answer to what is no request, of which nothing but the status is known. There is no method
+    /// and no route to count it for.
+    pub(super) fn refuse(&self, failure: &Failure, status: StatusCode, peer: Peer) -> Refused {
         let id = self.0.clock.ulid();
-        let failure = limits::unreadable(status);
-        let origin = self.0.public_url.as_deref().unwrap_or_default();
+        let origin = self.0.around.public_url.as_deref().unwrap_or_default();
         let trace_id = id.to_string();
         let problem = failure.problem(&Uri::default(), origin, &trace_id);
         let body = serde_json::to_vec(&problem).unwrap_or_default();
@@ -78,9 +85,11 @@ impl Observe {
             code = failure.code(),
             request_id = %id,
             bytes = body.len(),
+            client = %peer.address.to_canonical(),
             "no request"
         );
-        (id, body)
+        let headers = headers::lines(peer.tls || self.0.public_is_secure);
+        Refused { id, problem: body, headers }
     }
 }
 
@@ -111,8 +120,13 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let mut exchange = Exchange::begin(self.shared.clone(), &request);
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let mut exchange = Exchange::begin(self.shared.clone(), &mut request);
+        // A browser asks this of itself, without what would let a page in.
+        let refusal = cors::preflight(&request, &exchange.page);
+        if refusal.is_some() {
+            return Observing { exchange, refusal, inner: None, timed: false, timeout: None };
+        }
         let Limits { concurrent_requests, .. } = &self.shared.limits;
         let route = exchange.route();
         if exchange.before >= *concurrent_requests && !self.shared.limits.is_vital(route) {
@@ -212,6 +226,12 @@ struct Exchange {
     host: Option<HeaderValue>,
     route: Option<MatchedPath>,
     gzip: bool,
+    /// Whose request it is, when it came over a connection.
+    client: Option<IpAddr>,
+    /// Whether nobody listens in between.
+    secure: bool,
+    /// Whose page asks.
+    page: Page,
     /// Requests that were being answered when this one came.
     before: usize,
     /// For as long as the client takes, where it may take long.
@@ -220,8 +240,21 @@ struct Exchange {
 }
 
 impl Exchange {
-    fn begin(shared: Arc<Shared>, request: &Request<Body>) -> Self {
+    fn begin(shared: Arc<Shared>, request: &mut Request<Body>) -> Self {
         let before = shared.active.fetch_add(1, Ordering::Relaxed);
+        let Surroundings { proxies, cors, admin_networks, .. } = &shared.around;
+        let peer = request.extensions().get::<Peer>().copied();
+        let client = peer.map(|it| proxies.client(it, request.headers()));
+        let page = cors.page(request.headers());
+        let secure = client.and_then(|it| it.secure).unwrap_or(shared.public_is_secure);
+        let extensions = request.extensions_mut();
+        if let Some(client) = client {
+            extensions.insert(ClientAddress(client.address));
+        }
+        extensions.insert(IsSecure(secure));
+        if !networks::reach(admin_networks, client) {
+            extensions.insert(Elsewhere);
+        }
         let it = Self {
             id: shared.clock.ulid(),
             shared,
@@ -231,6 +264,9 @@ impl Exchange {
             host: request.headers().get(header::HOST).cloned(),
             route: request.extensions().get::<MatchedPath>().cloned(),
             gzip: compress::accepts_gzip(request.headers()),
+            client: client.map(|it| it.address),
+            secure,
+            page,
             before,
             place: None,
             answered: false,
@@ -260,6 +296,11 @@ impl Exchange {
         }
         self.relocate(&mut response);
         let mut response = compress::compress(response, self.gzip);
+        let shared = matches!(self.page, Page::Any | Page::Listed(_));
+        // Whoever is told an `https://` address by the operator is never to ask otherwise.
+        let transport = self.secure || self.shared.public_is_secure;
+        headers::protect(response.headers_mut(), transport, shared);
+        self.shared.around.cors.tell(&self.page, response.headers_mut());
         if let Ok(id) = HeaderValue::try_from(self.id.to_string()) {
             response.headers_mut().insert(X_REQUEST_ID, id);
         }
@@ -295,17 +336,29 @@ impl Exchange {
     /// Slices put the place of a new thing where the request was sent to. Behind a proxy that may be
     /// an address that no client reaches.
     fn relocate(&self, response: &mut Response) {
-        let Some(public) = &self.shared.public_url else { return };
+        if self.shared.around.public_url.is_none() && !self.secure {
+            return;
+        }
         let Some(location) = response.headers_mut().get_mut(header::LOCATION) else { return };
         let path = location.to_str().ok().and_then(|it| it.strip_prefix(&self.asked_at()));
+        let public = self.seen_at();
         let moved = path.and_then(|it| HeaderValue::try_from(format!("{public}{it}")).ok());
         if let Some(moved) = moved {
             *location = moved;
         }
     }
 
+    /// Scheme and host as clients see them.
+    fn seen_at(&self) -> String {
+        let seen = || match self.asked_at() {
+            it if self.secure => it.replacen("http://", "https://", 1),
+            it => it,
+        };
+        self.shared.around.public_url.clone().unwrap_or_else(seen)
+    }
+
     fn render(&self, failure: &Failure, response: &mut Response) {
-        let origin = self.shared.public_url.clone().unwrap_or_else(|| self.asked_at());
+        let origin = self.seen_at();
         let id = self.id.to_string();
         let problem = failure.problem(&self.uri, &origin, &id);
         let body = serde_json::to_vec(&problem).unwrap_or_default();
@@ -331,6 +384,7 @@ impl Exchange {
             duration_ms = took.as_secs_f64() * 1e3,
             request_id = %self.id,
             bytes,
+            client = self.client.map(tracing::field::display),
             "request"
         );
     }

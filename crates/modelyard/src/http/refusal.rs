@@ -11,9 +11,11 @@ use std::task::{Context, Poll, ready};
 use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::{Read, ReadBufCursor, Write};
+use modelyard_kernel::Ulid;
 use pin_project_lite::pin_project;
 
-use super::App;
+use super::client::Peer;
+use super::{App, limits};
 
 /// Every answer of the application has left: what is written now is hyper's own.
 const IDLE: u8 = 0;
@@ -100,14 +102,15 @@ pin_project! {
         io: T,
         turn: Turn,
         app: App,
+        peer: Peer,
         // What hyper believes to be written.
         owed: Vec<u8>,
     }
 }
 
 impl<T> Completed<T> {
-    pub(super) fn new(io: T, turn: Turn, app: App) -> Self {
-        Self { io, turn, app, owed: Vec::new() }
+    pub(super) fn new(io: T, turn: Turn, app: App, peer: Peer) -> Self {
+        Self { io, turn, app, peer, owed: Vec::new() }
     }
 }
 
@@ -154,7 +157,7 @@ impl<T: Write> Write for Completed<T> {
         let this = self.project();
         if this.turn.is_idle() {
             let head = bufs.iter().flat_map(|it| it.iter().copied()).collect::<Vec<u8>>();
-            if let Some(whole) = complete(&head, this.app) {
+            if let Some(whole) = complete(&head, this.app, *this.peer) {
                 *this.owed = whole;
                 return Poll::Ready(Ok(head.len()));
             }
@@ -181,7 +184,7 @@ impl<T: Write> Write for Completed<T> {
 }
 
 /// hyper's empty answer with an id and a problem document. `None` when it is no such answer.
-fn complete(head: &[u8], app: &App) -> Option<Vec<u8>> {
+fn complete(head: &[u8], app: &App, peer: Peer) -> Option<Vec<u8>> {
     let head = std::str::from_utf8(head).ok()?;
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?;
     let status = StatusCode::from_bytes(status.as_bytes()).ok()?;
@@ -189,13 +192,33 @@ fn complete(head: &[u8], app: &App) -> Option<Vec<u8>> {
     if !after.ends_with("\r\n") {
         return None;
     }
-    let (id, problem) = app.refuse(status);
+    Some(whole(before, after, app.refuse(limits::unreadable(status), status, peer)))
+}
+
+/// The answer to who speaks HTTP where TLS is spoken.
+pub(super) fn of_plain_http(app: &App, peer: Peer) -> Vec<u8> {
+    let status = StatusCode::BAD_REQUEST;
+    let peer = Peer { tls: false, ..peer };
+    let refused = app.refuse(limits::plain_http(), status, peer);
+    whole("HTTP/1.1 400 Bad Request\r\n", "connection: close\r\n\r\n", refused)
+}
+
+/// What is said without a request.
+pub(super) struct Refused {
+    pub(super) id: Ulid,
+    pub(super) problem: Vec<u8>,
+    /// Lines of the head that every answer has.
+    pub(super) headers: String,
+}
+
+fn whole(before: &str, after: &str, refused: Refused) -> Vec<u8> {
+    let Refused { id, problem, headers } = refused;
     let length = problem.len();
     let mut whole = format!(
         "{before}content-type: application/problem+json\r\ncontent-length: {length}\r\n\
-         x-request-id: {id}\r\n{after}"
+         x-request-id: {id}\r\n{headers}{after}"
     )
     .into_bytes();
     whole.extend_from_slice(&problem);
-    Some(whole)
+    whole
 }

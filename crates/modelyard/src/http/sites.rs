@@ -12,6 +12,8 @@ use modelyard_kernel::{Failure, Kind, Result};
 use std::net::IpAddr;
 use url::{Origin, Url};
 
+use super::Cors;
+
 /// What a browser says of where a request comes from; no page can set it.
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
@@ -22,13 +24,21 @@ pub struct Sites {
     names: Option<Vec<String>>,
     /// Where its own pages are, seen through a proxy.
     public: Option<Origin>,
+    /// Pages of others that may change something all the same.
+    cors: Cors,
 }
 
 impl Sites {
     /// Of a service that clients reach at `public_url`, when that is not what they say in `Host`.
     pub fn new(public_url: Option<&str>) -> Self {
         let public = public_url.and_then(|it| Url::parse(it).ok()).map(|it| it.origin());
-        Self { names: None, public }
+        Self { names: None, public, cors: Cors::default() }
+    }
+
+    /// Lets pages of these sites in, too.
+    #[must_use]
+    pub fn open_to(self, cors: Cors) -> Self {
+        Self { cors, ..self }
     }
 
     /// Where nobody needs a key: only whoever calls the service `localhost`, by an address, or by one
@@ -51,13 +61,13 @@ impl Sites {
             check_host(headers, names)?;
         }
         let harmless = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-        if harmless || self.is_own(headers) {
+        if harmless || self.is_own(headers) || self.cors.admits(headers, open) {
             return Ok(());
         }
         Err(Failure::new(
             Kind::Denied,
             "origin_foreign",
-            "a page of another site may not change anything here; if it is this service's own, seen through a proxy, name its address in the setting `server.public_url`",
+            "a page of another site may not change anything here; if it is this service's own, seen through a proxy, name its address in the setting `server.public_url`, and another that you trust in `server.cors_origins`",
         ))
     }
 
@@ -207,6 +217,30 @@ mod tests {
         ] {
             let headers = [("host", host), ("origin", origin)];
             assert_eq!(refused(&Sites::default(), true, Method::POST, &headers), "", "{host}");
+        }
+    }
+
+    #[test]
+    fn pages_that_are_listed_change_what_they_may() {
+        let listed = "https://console.example.org";
+        let sites = |origins: &[&str]| {
+            let origins: Vec<String> = origins.iter().map(|it| (*it).to_owned()).collect();
+            Sites::default().open_to(Cors::new(&origins, true))
+        };
+        for (origins, origin, open, cookie, admitted) in [
+            (&[listed][..], listed, true, true, true),
+            (&[listed], "https://other.example", false, false, false),
+            // Any page, with what it has itself: a key, and no cookie of whoever looks at it.
+            (&["*"], "https://other.example", false, false, true),
+            (&["*"], "https://other.example", false, true, false),
+            (&["*"], "https://other.example", true, false, false),
+            (&["*", listed], listed, true, false, true),
+        ] {
+            let mut headers =
+                vec![("host", "a"), ("origin", origin), ("sec-fetch-site", "cross-site")];
+            headers.extend(cookie.then_some(("cookie", "session=1")));
+            let code = refused(&sites(origins), open, Method::POST, &headers);
+            assert_eq!(code.is_empty(), admitted, "{origins:?} {headers:?} {open}");
         }
     }
 }

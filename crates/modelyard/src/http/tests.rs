@@ -9,7 +9,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::BodyExt;
 use modelyard_kernel::bulk::{Applied, Changed, Outcomes};
-use modelyard_kernel::{Background, Caller, Clock, Failure, JsonBody, reply};
+use modelyard_kernel::{
+    Background, Caller, ClientAddress, Clock, Failure, IsSecure, JsonBody, reply,
+};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,6 +31,10 @@ fn routes() -> Router {
         .route("/things/$train", post(|| async { "trained" }))
         .route("/things/$upload", post(async |body: Bytes| body.len().to_string()))
         .route("/things/{id}", get(async |Path(id): Path<String>| id))
+        .route("/api/v1/users", get(seen).post(seen))
+        .route("/api/v1/users/{id}/$disable", post(seen))
+        .route("/api/v1/system", get(seen).put(seen))
+        .route("/seen", get(seen))
         .route("/fails", get(|| async { Failure::internal("secret").into_response() }))
         .route(
             "/partly",
@@ -65,12 +71,22 @@ fn routes() -> Router {
         )
 }
 
+/// Who asks, as the routes see it.
+async fn seen(extensions: ::http::Extensions) -> String {
+    let client = ClientAddress::of(&extensions).map(|it| it.to_string()).unwrap_or_default();
+    format!("{client} {}", IsSecure::of(&extensions))
+}
+
 fn limits() -> Limits {
     Limits { body_bytes: 1000, request_timeout: Duration::from_secs(60), ..Limits::default() }
 }
 
 fn app_of(routes: Router, limits: Limits) -> App {
-    app(routes, Clock::system(), Metrics::new().unwrap(), limits, None)
+    app_within(routes, limits, Surroundings::default())
+}
+
+fn app_within(routes: Router, limits: Limits, around: Surroundings) -> App {
+    app(routes, Clock::system(), Metrics::new().unwrap(), limits, around)
 }
 
 fn open() -> App {
@@ -153,9 +169,9 @@ async fn a_defect_is_one_line_of_the_log_with_the_id_of_its_request() {
 #[tokio::test]
 async fn addresses_in_answers_are_those_that_the_operator_says() {
     let public = "https://models.example/dengue";
-    let (clock, metrics) = (Clock::system(), Metrics::new().unwrap());
     let routes = guarded(routes(), Authenticator::open("test"));
-    let behind = app(routes, clock, metrics, limits(), Some(public.to_owned()));
+    let around = Surroundings { public_url: Some(public.to_owned()), ..Surroundings::default() };
+    let behind = app_within(routes, limits(), around);
     for (app, origin) in [(open(), format!("http://{HOST}")), (behind, public.to_owned())] {
         let made = send(&app, "POST", "/made", "").await;
         assert_eq!(made.headers()["location"], format!("{origin}/made/it"));
@@ -381,7 +397,7 @@ async fn requests_are_measured_by_route() {
         Clock::system(),
         metrics.clone(),
         limits(),
-        None,
+        Surroundings::default(),
     );
     for path in
         ["/things/one", "/things/two", "/services/a/things/one", "/nope", "/services/a/nope"]
@@ -408,7 +424,7 @@ async fn served(app: App, options: ServeOptions) -> (std::net::SocketAddr, Backg
     let background = Background::default();
     let owner = background.clone();
     background.spawn(async move {
-        serve(listener, app, &owner, owner.stopping().clone(), options).await;
+        serve(listener, None, app, &owner, owner.stopping().clone(), options).await;
     });
     (address, background)
 }
@@ -477,6 +493,8 @@ async fn what_is_no_request_is_answered_with_an_id_and_a_problem() {
     let (address, _background) = served(open(), ServeOptions::default()).await;
     let get = "GET /health HTTP/1.1\r\nhost: localhost\r\n";
     let headers: String = (0..200).map(|it| format!("h{it}: x\r\n")).collect();
+    // All that is read of a head. Were there more, closing the connection on it could lose the answer.
+    let large = format!("{get}large: {}", "x".repeat((128 << 10) - get.len() - 7));
     for (sent, status, code) in [
         ("what is this\r\n\r\n".to_owned(), 400, "request_unreadable"),
         (format!("{get}no colon\r\n\r\n"), 400, "request_unreadable"),
@@ -487,6 +505,7 @@ async fn what_is_no_request_is_answered_with_an_id_and_a_problem() {
             "address_too_long",
         ),
         (format!("{get}{headers}\r\n"), 431, "headers_too_large"),
+        (large, 431, "headers_too_large"),
         // After an answer, on the same connection.
         (format!("{get}\r\nwhat is this\r\n\r\n"), 400, "request_unreadable"),
     ] {
@@ -504,6 +523,8 @@ async fn what_is_no_request_is_answered_with_an_id_and_a_problem() {
             format!("content-length: {}\r\n", body.len()),
             "content-type: application/problem+json\r\n".to_owned(),
             "connection: close".to_owned(),
+            "x-content-type-options: nosniff\r\n".to_owned(),
+            "cache-control: no-store\r\n".to_owned(),
         ] {
             assert!(head.contains(&header), "{header} is not in {head}");
         }
@@ -528,4 +549,119 @@ async fn a_body_that_looks_like_an_answer_is_left_alone() {
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
     assert_eq!(answer.matches(text).count(), 3, "{answer}");
+}
+
+/// Status, head and body of an answer over a connection.
+async fn asked(
+    address: std::net::SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (u16, String, String) {
+    let headers: String =
+        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let ask = format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n"
+    );
+    let (head, body) = answer_to(address, &ask).await;
+    (head[9..12].parse().unwrap(), head, body)
+}
+
+fn behind_a_proxy(public_url: Option<&str>, admin: &[&str]) -> Surroundings {
+    let networks = |them: &[&str]| them.iter().map(|it| it.parse().unwrap()).collect();
+    Surroundings {
+        public_url: public_url.map(ToOwned::to_owned),
+        proxies: Proxies { trusted: networks(&["127.0.0.0/8"]), ..Proxies::default() },
+        admin_networks: networks(admin),
+        ..Surroundings::default()
+    }
+}
+
+#[tokio::test]
+async fn a_request_says_who_asks_and_only_proxies_that_are_trusted_are_believed() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let logged = tracing_subscriber::fmt().json().flatten_event(true);
+    let logged = logged.with_writer(move || writer.clone()).finish();
+    let _logged = tracing::subscriber::set_default(logged);
+    let forwarded = [("x-forwarded-for", "192.0.2.1"), ("x-forwarded-proto", "https")];
+    let routes = || guarded(routes(), Authenticator::open("test"));
+    for (around, headers, expected) in [
+        (Surroundings::default(), &forwarded[..], "127.0.0.1 false"),
+        (behind_a_proxy(None, &[]), &forwarded, "192.0.2.1 true"),
+        (behind_a_proxy(None, &[]), &forwarded[..1], "192.0.2.1 false"),
+        (behind_a_proxy(None, &[]), &[], "127.0.0.1 false"),
+        (behind_a_proxy(Some("https://a.example"), &[]), &[], "127.0.0.1 true"),
+    ] {
+        lines.0.lock().clear();
+        let (address, _background) =
+            served(app_within(routes(), limits(), around), ServeOptions::default()).await;
+        let (status, head, body) = asked(address, "GET", "/seen", headers).await;
+        assert_eq!((status, body.as_str()), (200, expected), "{headers:?}");
+        let secure = expected.ends_with("true");
+        assert_eq!(head.contains("strict-transport-security: "), secure, "{head}");
+        let written = String::from_utf8(lines.0.lock().clone()).unwrap();
+        let client = expected.split(' ').next().unwrap();
+        assert!(written.contains(&format!("\"client\":\"{client}\"")), "{written}");
+    }
+}
+
+#[tokio::test]
+async fn from_elsewhere_administration_is_as_if_it_were_not_there() {
+    let authenticator = || Authenticator::new("test", "X-API-Key", ["key".to_owned()]).unwrap();
+    let routes = || {
+        let service = ("a".to_owned(), guarded(routes(), authenticator()));
+        mount(vec![service], Router::new())
+    };
+    let around = behind_a_proxy(None, &["192.0.2.0/24"]);
+    let (address, _background) =
+        served(app_within(routes(), limits(), around), ServeOptions::default()).await;
+    let key = ("x-api-key", "key");
+    for (from, inside) in [
+        (None, true),
+        (Some(("x-forwarded-for", "192.0.2.7")), true),
+        (Some(("x-forwarded-for", "198.51.100.7")), false),
+        (Some(("x-forwarded-for", "192.0.2.7, 198.51.100.7")), false),
+        (Some(("x-forwarded-for", "what is this")), false),
+        (Some(("via", "1.1 somebody")), false),
+    ] {
+        let headers: Vec<_> = [key].into_iter().chain(from).collect();
+        for (method, path, hidden) in [
+            ("GET", "/api/v1/users", true),
+            ("POST", "/api/v1/users", true),
+            ("GET", "/services/a/api/v1/users", true),
+            ("POST", "/api/v1/users/1/%24disable", true),
+            ("PUT", "/services/a/api/v1/system", true),
+            ("GET", "/api/v1/system", false),
+            ("GET", "/things", false),
+        ] {
+            let (status, head, body) = asked(address, method, path, &headers).await;
+            if inside || !hidden {
+                assert_eq!(status, 200, "{from:?} {method} {path}: {body}");
+                continue;
+            }
+            // The same as of a path that is really not there.
+            let missing = asked(address, method, "/api/v1/nothing", &headers).await;
+            assert_eq!(status, missing.0, "{from:?} {method} {path}: {body}");
+            let said = |body: &str| {
+                let mut said: Value = serde_json::from_str(body).unwrap();
+                said["instance"].take();
+                said["trace_id"].take();
+                said
+            };
+            assert_eq!(said(&body), said(&missing.2));
+            let names = |head: &str| {
+                let lines = head.lines().filter_map(|it| it.split_once(':'));
+                let lines =
+                    lines.filter(|it| !["x-request-id", "date", "content-length"].contains(&it.0));
+                lines.map(|it| format!("{}:{}", it.0, it.1)).collect::<Vec<_>>()
+            };
+            assert_eq!(names(&head), names(&missing.1));
+            // And nobody without a key sees more.
+            let stranger: Vec<_> = from.into_iter().collect();
+            for path in [path, "/api/v1/nothing"] {
+                assert_eq!(asked(address, method, path, &stranger).await.0, 401, "{path}");
+            }
+        }
+    }
 }

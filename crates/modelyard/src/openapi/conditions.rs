@@ -6,19 +6,23 @@ use super::components::add_header;
 use super::operation::Operation;
 
 /// What is read without an entity tag: pages, what never ends, and what is computed for each request.
-const UNTAGGED: [&str; 15] = [
+const UNTAGGED: [&str; 19] = [
     "generate_sample_data",
     "get_artifact_metadata",
     "get_artifact_stats",
     "get_config_stats",
     "get_docs",
+    "get_factor",
     "get_health",
+    "get_jwks",
     "get_landing_page",
     "get_metrics",
     "get_redoc",
+    "get_session",
     "get_system",
     "get_task_stats",
     "list_config_artifacts",
+    "list_sessions",
     "preview_schedule",
     "stream_health",
     "stream_job",

@@ -37,7 +37,7 @@ impl About {
 }
 
 /// What the groups of operations are, in the order in which they are read.
-const TAGS: [(&str, &str); 11] = [
+const TAGS: [(&str, &str); 15] = [
     ("service", "What this service is."),
     ("health", "How it does."),
     ("configs", "How the model is to be trained and used, as its users set it."),
@@ -46,6 +46,10 @@ const TAGS: [(&str, &str); 11] = [
     ("artifacts", "What came of training and prediction, as trees."),
     ("tasks", "Commands and functions that are stored once and run as often as somebody likes."),
     ("schedules", "Jobs that begin by the clock."),
+    ("auth", "Logging in and out, tokens, and forgotten passwords."),
+    ("account", "What whoever asks has of its own: its name, its password, its second factor."),
+    ("users", "Who may log in."),
+    ("access", "Keys for programs, and the roles of keys and users."),
     ("system", "Where it runs."),
     ("monitoring", "For the operator."),
     ("pages", "For people."),

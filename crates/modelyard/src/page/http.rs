@@ -50,7 +50,7 @@ async fn get_landing_page(State(pages): State<Pages>, OriginalUri(uri): Original
 #[utoipa::path(get, path = "/docs", tag = "pages",
     responses((status = 200, content_type = "text/html; charset=utf-8", body = String)))]
 async fn get_docs(State(pages): State<Pages>) -> Response {
-    with_headers(Html(docs::html(&pages.title)).into_response(), docs::POLICY)
+    with_policy(Html(docs::html(&pages.title)).into_response(), docs::POLICY)
 }
 
 /// The reference of the API, at an address that clients of the contract may have kept
@@ -90,16 +90,13 @@ pub(super) fn page(title: &str, body: &str, uri: &Uri) -> Response {
         Escaped(title),
         Escaped(&base(uri)),
     );
-    with_headers(Html(html).into_response(), &html::policy(CSS))
+    with_policy(Html(html).into_response(), &html::policy(CSS))
 }
 
-/// Adds what keeps a page from doing more than it says.
-fn with_headers(mut response: Response, policy: &str) -> Response {
-    let headers = response.headers_mut();
+/// Adds what a page may do; the edge adds what holds for every answer.
+fn with_policy(mut response: Response, policy: &str) -> Response {
     if let Ok(policy) = HeaderValue::from_str(policy) {
-        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
     }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }

@@ -99,6 +99,13 @@ impl Pending {
         self
     }
 
+    /// The same, where TLS is spoken.
+    #[must_use]
+    pub fn over_tls(mut self) -> Self {
+        self.url = self.url.replacen("http://", "https://", 1);
+        self
+    }
+
     /// Healthy while the orchestrator knows the service.
     pub fn health_check(&self) -> HealthCheck {
         let state = self.state.clone();

@@ -302,6 +302,8 @@ async fn the_address_is_the_machines_unless_the_settings_say_another() {
         prepare(&settings, address()).unwrap().below("/services/a").url,
         "http://vm:18122/services/a"
     );
+    let secured = prepare(&settings, address()).unwrap().over_tls();
+    assert_eq!(secured.below("/services/a").url, "https://vm:18122/services/a");
     let plain = Registration { host: None, port: None, ..settings.clone() };
     assert_eq!(url(&plain), format!("http://{}:9090", machine()));
     let six = Registration { host: Some("::1".to_owned()), ..settings };

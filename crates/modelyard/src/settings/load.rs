@@ -3,9 +3,11 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use modelyard_flow::job::{PolicyChange, Workers};
 use modelyard_ml::project::units;
 use tracing_subscriber::EnvFilter;
@@ -13,8 +15,8 @@ use url::Url;
 
 use super::merge::Layers;
 use super::{
-    Auth, BlobStore, Data, Database, InfoSettings, Jobs, LogFormat, Logging, Registration, Server,
-    Settings, Tasks,
+    Access, Auth, BlobStore, Data, Database, ForwardedHeader, InfoSettings, Jobs, LogFormat,
+    Logging, Mail, Registration, Server, Settings, Tasks, TlsFiles,
 };
 
 const DEFAULTS: &str = include_str!("../../settings.default.toml");
@@ -448,6 +450,54 @@ impl Reader<'_> {
         }
     }
 
+    /// The values of a list that stand for something. A list that somebody set and that names nothing
+    /// is wrong: it is meant to let somebody in, or to keep others out.
+    fn list<T>(&self, key: &str, expected: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+        let Some((value, origin)) = self.layers.get(key) else { return Vec::new() };
+        let values = value.as_array().into_iter().flatten();
+        let values: Option<Vec<T>> = values.map(|it| read(it.as_str()?.trim())).collect();
+        let from_variable = origin.starts_with("variable");
+        match values.filter(|it| !it.is_empty() || !from_variable) {
+            Some(values) => values,
+            None => self.wrong(key, expected),
+        }
+    }
+
+    fn networks(&self, key: &str) -> Vec<IpNet> {
+        let expected = "a list of networks and addresses, such as \"10.0.0.0/8\" and \
+                        \"2001:db8::7\", none of which is everybody";
+        self.list(key, expected, network)
+    }
+
+    /// Pages of other sites.
+    fn origins(&self) -> Vec<String> {
+        let expected = "a list of origins as browsers write them, such as \
+                        \"https://console.example.org\", without path, or \"*\"";
+        let origins = self.list("server.cors_origins", expected, origin);
+        if origins.iter().any(|it| it == "*") && self.flag("server.cors_credentials") {
+            let expected = "`false` when `server.cors_origins` has \"*\": any page at all could \
+                            act as whoever looks at it; name the origins";
+            return self.wrong("server.cors_credentials", expected);
+        }
+        origins
+    }
+
+    /// Both files, or none.
+    fn tls(&self) -> Option<TlsFiles> {
+        let file = |key| self.some(key).map(PathBuf::from);
+        match (file("server.tls_certificate"), file("server.tls_key")) {
+            (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+            (None, None) => None,
+            (certificate, _) => {
+                let (lacks, has) = match certificate {
+                    Some(_) => ("server.tls_key", "server.tls_certificate"),
+                    None => ("server.tls_certificate", "server.tls_key"),
+                };
+                self.wrong(lacks, format!("a file when `{has}` is one"))
+            }
+        }
+    }
+
     /// Keys of the setting and of the file.
     fn auth(&self) -> Result<Auth, SettingsError> {
         let (list, origin) = self
@@ -488,6 +538,16 @@ fn build(mut layers: Layers, mut problems: Vec<SettingsError>) -> Result<Setting
             host: it.text("server.host"),
             port: it.number("server.port", 0),
             public_url: it.some("server.public_url"),
+            tls: it.tls(),
+            trusted_proxies: it.networks("server.trusted_proxies"),
+            forwarded_header: match it.text("server.forwarded_header").to_lowercase().as_str() {
+                "x-forwarded-for" => ForwardedHeader::XForwardedFor,
+                "forwarded" => ForwardedHeader::Forwarded,
+                _ => it.wrong("server.forwarded_header", "`x-forwarded-for` or `forwarded`"),
+            },
+            cors_origins: it.origins(),
+            cors_credentials: it.flag("server.cors_credentials"),
+            admin_networks: it.networks("server.admin_networks"),
             request_timeout: it.duration("server.request_timeout"),
             body_limit: it.size("server.body_limit"),
             max_connections: it.number("server.max_connections", 1),
@@ -522,6 +582,24 @@ fn build(mut layers: Layers, mut problems: Vec<SettingsError>) -> Result<Setting
         },
         tasks: Tasks { shell: it.flag("tasks.shell") },
         auth: it.auth()?,
+        access: Access {
+            secret: it.some("access.secret"),
+            secret_file: it.some("access.secret_file").map(PathBuf::from),
+            session_idle: it.duration("access.session_idle"),
+            session_lifetime: it.duration("access.session_lifetime"),
+            token_lifetime: it.duration("access.token_lifetime"),
+        },
+        mail: Mail {
+            host: it.some("mail.host"),
+            port: Some(it.number("mail.port", 0)).filter(|it| *it != 0),
+            security: match it.text("mail.security") {
+                named if matches!(&*named, "none" | "starttls" | "tls") => named,
+                _ => it.wrong("mail.security", "`starttls`, `tls` or `none`"),
+            },
+            user: it.some("mail.user"),
+            password: it.some("mail.password"),
+            from: it.text("mail.from"),
+        },
         registration: Registration {
             url: it.some("registration.url"),
             host: it.some("registration.host"),
@@ -548,6 +626,25 @@ fn build(mut layers: Layers, mut problems: Vec<SettingsError>) -> Result<Setting
     };
     SettingsError::check(it.problems.into_inner())?;
     Ok(settings)
+}
+
+/// A network, or an address alone. Whoever means everybody leaves the list empty.
+fn network(text: &str) -> Option<IpNet> {
+    let network =
+        text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    network.map(|it| it.trunc()).filter(|it| it.prefix_len() > 0)
+}
+
+/// An origin as browsers write it.
+fn origin(text: &str) -> Option<String> {
+    if text == "*" {
+        return Some(text.to_owned());
+    }
+    let url = Url::parse(text).ok().filter(|it| matches!(it.scheme(), "http" | "https"))?;
+    let origin = url.origin().ascii_serialization();
+    // Without the path and user that an origin has not; a usual port is left out by browsers, too.
+    let plain = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    (plain && url.username().is_empty() && url.password().is_none()).then_some(origin)
 }
 
 /// A `#` begins a comment where a word could begin: within one it belongs to the key.

@@ -9,7 +9,14 @@ use toml::Value;
 use super::load::SettingsError;
 
 /// Keys whose values are never shown.
-const SECRETS: [&str; 3] = ["auth.api_keys", "registration.key", "blobs.options"];
+const SECRETS: [&str; 6] = [
+    "auth.api_keys",
+    "registration.key",
+    "blobs.options",
+    "access.secret",
+    "mail.user",
+    "mail.password",
+];
 /// A table whose keys are the provider's, not ours.
 const FREE: &str = "blobs.options.";
 

@@ -15,11 +15,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use modelyard_flow::job::{PolicyChange, Workers};
 use modelyard_kernel::db;
 
-use crate::http::Limits;
+use crate::http::{Cors, Limits, Proxies, Surroundings};
 
+pub use crate::http::{ForwardedHeader, TlsFiles};
 pub use load::{Options, SettingsError};
 pub use merge::Shown;
 
@@ -40,6 +42,10 @@ pub struct Settings {
     pub tasks: Tasks,
     /// Who may come in.
     pub auth: Auth,
+    /// Users, sessions and their secret.
+    pub access: Access,
+    /// Where mails go.
+    pub mail: Mail,
     /// The orchestrator.
     pub registration: Registration,
     /// What is written to standard error.
@@ -56,6 +62,12 @@ pub struct Server {
     pub host: String,
     pub port: u16,
     pub public_url: Option<String>,
+    pub tls: Option<TlsFiles>,
+    pub trusted_proxies: Vec<IpNet>,
+    pub forwarded_header: ForwardedHeader,
+    pub cors_origins: Vec<String>,
+    pub cors_credentials: bool,
+    pub admin_networks: Vec<IpNet>,
     pub request_timeout: Duration,
     pub body_limit: u64,
     pub max_connections: usize,
@@ -139,6 +151,41 @@ pub struct Auth {
     pub header: String,
 }
 
+/// Users, sessions and their secret.
+#[derive(Clone)]
+#[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
+pub struct Access {
+    pub secret: Option<String>,
+    pub secret_file: Option<PathBuf>,
+    pub session_idle: Duration,
+    pub session_lifetime: Duration,
+    pub token_lifetime: Duration,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("secret_file", &self.secret_file).finish_non_exhaustive()
+    }
+}
+
+/// Where mails go.
+#[derive(Clone)]
+#[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
+pub struct Mail {
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub security: String,
+    pub user: Option<String>,
+    pub password: Option<String>,
+    pub from: String,
+}
+
+impl std::fmt::Debug for Mail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mail").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
 /// The orchestrator.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
@@ -195,6 +242,24 @@ impl Settings {
                 .min(self.server.max_connections / 4)
                 .max(1),
             ..Limits::default()
+        }
+    }
+
+    /// Pages of other sites that may ask.
+    pub(crate) fn cors(&self) -> Cors {
+        let Server { cors_origins, cors_credentials, .. } = &self.server;
+        Cors::new(cors_origins, *cors_credentials)
+    }
+
+    /// What is around the process on its network.
+    pub(crate) fn surroundings(&self) -> Surroundings {
+        let Server { public_url, trusted_proxies, forwarded_header, admin_networks, .. } =
+            &self.server;
+        Surroundings {
+            public_url: public_url.clone(),
+            proxies: Proxies { trusted: trusted_proxies.clone(), header: *forwarded_header },
+            cors: self.cors(),
+            admin_networks: admin_networks.clone(),
         }
     }
 

@@ -318,3 +318,63 @@ fn what_a_program_brings_is_better_than_a_default_and_nothing_else() {
     let error = program(&[("server.prot", "1")], "", &[], None).unwrap_err().to_string();
     assert_eq!(error, "program: there is no setting `server.prot`, did you mean `server.port`?");
 }
+
+#[test]
+fn networks_are_read_and_a_list_that_names_none_is_refused() {
+    let file = "[server]\nadmin_networks = [\"10.1.2.3/16\", \"192.0.2.7\", \"2001:db8::/32\"]\n";
+    let server = load(file, &[("MODELYARD_SERVER__TRUSTED_PROXIES", "::1, 10.0.0.0/8")]);
+    let server = server.unwrap().server;
+    let shown = |it: &[ipnet::IpNet]| it.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(shown(&server.admin_networks), ["10.1.0.0/16", "192.0.2.7/32", "2001:db8::/32"]);
+    assert_eq!(shown(&server.trusted_proxies), ["::1/128", "10.0.0.0/8"]);
+    assert!(load("", &[]).unwrap().server.admin_networks.is_empty());
+    for key in ["admin_networks", "trusted_proxies"] {
+        let variable = format!("MODELYARD_SERVER__{}", key.to_uppercase());
+        for wrong in [",", " ", "10.0.0.0/33", "here", "0.0.0.0/0", "::/0", "10.0.0.0/8, office"] {
+            let error = load("", &[(&variable, wrong)]).unwrap_err();
+            let expected = format!("variable {variable}: `server.{key}` is a list of networks");
+            assert!(error.starts_with(&expected), "{wrong}: {error}");
+        }
+        let error = load(&format!("[server]\n{key} = [3]\n"), &[]).unwrap_err();
+        assert!(error.starts_with(&format!("modelyard.toml:2: `server.{key}` is ")), "{error}");
+    }
+}
+
+#[test]
+fn origins_are_as_browsers_write_them_and_cookies_are_not_for_all() {
+    let origins = |text, cookies| {
+        let environment = [
+            ("MODELYARD_SERVER__CORS_ORIGINS", text),
+            ("MODELYARD_SERVER__CORS_CREDENTIALS", cookies),
+        ];
+        load("", &environment).map(|it| it.server.cors_origins)
+    };
+    assert_eq!(
+        origins("https://Console.example.org:443/, http://localhost:3000", "true").unwrap(),
+        ["https://console.example.org", "http://localhost:3000"]
+    );
+    assert_eq!(origins("*", "false").unwrap(), ["*"]);
+    for wrong in
+        ["console.example.org", "https://a.example/path", "ftp://a", "null", "https://u@a", ","]
+    {
+        let error = origins(wrong, "false").unwrap_err();
+        assert!(error.contains("`server.cors_origins` is a list of origins"), "{error}");
+    }
+    let error = origins("https://a.example, *", "true").unwrap_err();
+    assert!(error.contains("`server.cors_credentials` is `false` when"), "{error}");
+}
+
+#[test]
+fn certificate_and_key_come_together() {
+    let both = "[server]\ntls_certificate = \"a.crt\"\ntls_key = \"a.key\"\n";
+    let tls = load(both, &[]).unwrap().server.tls.unwrap();
+    assert_eq!((tls.certificate.to_str(), tls.key.to_str()), (Some("a.crt"), Some("a.key")));
+    assert_eq!(load("", &[]).unwrap().server.tls, None);
+    for (given, lacks) in [("tls_certificate", "tls_key"), ("tls_key", "tls_certificate")] {
+        let error = load(&format!("[server]\n{given} = \"a\"\n"), &[]).unwrap_err();
+        let expected = format!("`server.{lacks}` is a file when `server.{given}` is one");
+        assert!(error.contains(&expected), "{error}");
+    }
+    let error = load("[server]\nforwarded_header = \"x-real-ip\"\n", &[]).unwrap_err();
+    assert!(error.contains("`x-forwarded-for` or `forwarded`"), "{error}");
+}

@@ -9,6 +9,7 @@ mod behaviour;
 mod crash;
 mod docs;
 mod peer_model;
+mod permissions;
 mod support;
 mod task_model;
 mod template;

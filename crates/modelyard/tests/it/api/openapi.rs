@@ -248,7 +248,9 @@ on_both_databases! {
         let place = place(&client).await;
         let document = document(&client).await;
         for (path, method, operation) in operations(&document) {
-            if method != Method::GET {
+            // Who asks here is no user; and as soon as there is one, nobody comes in who is not known.
+            let of_somebody = ["/api/v1/account", "/api/v1/keys/", "/api/v1/users/", "/api/v1/roles/"];
+            if method != Method::GET || of_somebody.iter().any(|it| path.starts_with(it)) {
                 continue;
             }
             let says = operation["responses"].get("304").is_some();

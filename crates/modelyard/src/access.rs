@@ -1,0 +1,441 @@
+//! Who may come in, put together: what the slices of `modelyard_access` need of each other and of the
+//! settings.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use modelyard_access::factor::{FactorOutcome as Shown, Factors};
+use modelyard_access::gate::Gate;
+use modelyard_access::key::Keys;
+use modelyard_access::link::{Account, Accounts, HashedPassword, Links, Standing};
+use modelyard_access::mail::{self, Letter, Mail, MailError, Mailer, Mails, OptionsError, Unsent};
+use modelyard_access::mail::{Smtp, SmtpOptions, SmtpSecurity};
+use modelyard_access::notice::{AfterCommit, Notice, Notices};
+use modelyard_access::password::{Password, Passwords};
+use modelyard_access::role::Roles;
+use modelyard_access::secret::{Secret, SecretError};
+use modelyard_access::session::{self, FactorOutcome, SecondFactor, Sessions};
+use modelyard_access::token::{self, Tokens};
+use modelyard_access::user::{Email, User, UserId, UserStatus, Users};
+use modelyard_flow::job::Engine;
+use modelyard_kernel::{
+    Background, Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Part, Result, Scope, Ulid,
+};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use url::Url;
+
+use crate::app::TENANT;
+use crate::settings::Settings;
+
+/// How long it is believed that there is nobody yet.
+const BELIEVED: Duration = Duration::from_millis(800);
+
+/// Why nobody can come in.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccessError {
+    /// There is no secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// Mails cannot be sent as the settings say.
+    #[error("`mail`: {0}")]
+    Mail(#[from] MailError),
+    /// The same.
+    #[error("`mail`: {0}")]
+    MailOptions(#[from] OptionsError),
+    /// The address of the deployment is none.
+    #[error("`server.public_url` is no address")]
+    PublicUrl(#[from] url::ParseError),
+    /// Something else.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+}
+
+/// The identity of a deployment. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Access(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    roles: Roles,
+    keys: Keys,
+    users: Users,
+    sessions: Sessions,
+    tokens: Tokens,
+    factors: Factors,
+    mails: Mails,
+    links: Links,
+    gate: Gate,
+    /// When it was last asked whether there is anybody, and what came of it.
+    in_use: Mutex<Option<(Instant, bool)>>,
+}
+
+impl Access {
+    /// Puts it together.
+    ///
+    /// # Errors
+    /// When there is no secret, or mails cannot be sent as the settings say.
+    pub(crate) fn new(
+        settings: &Settings,
+        data_dir: &Path,
+        (db, clock): (&Db, &Clock),
+        background: &Background,
+        engine: &Engine,
+    ) -> Result<Self, AccessError> {
+        let (db, clock) = (db.clone(), clock.clone());
+        let secret = secret(settings, data_dir)?;
+        let roles = Roles::new(db.clone(), clock.clone());
+        let keys = Keys::new(db.clone(), clock.clone(), roles.clone(), background);
+        let passwords = Passwords::new(modelyard_access::password::Options::default())?;
+        let mails = Mails::new(
+            engine.jobs(),
+            clock.clone(),
+            secret.clone(),
+            mailer(settings)?,
+            mail::Options {
+                product: "Modelyard".to_owned(),
+                public_url: public_url(settings)?,
+                from: settings.mail.from.clone(),
+            },
+        )?;
+        let users = Users::new(db.clone(), clock.clone(), roles.clone(), passwords, TENANT)
+            .with_notices(Arc::new(ByMail(mails.clone())));
+        let accounts: Arc<dyn Accounts> =
+            Arc::new(People { users: users.clone(), roles: roles.clone(), clock: clock.clone() });
+        let factors = Factors::new(
+            db.clone(),
+            clock.clone(),
+            secret.clone(),
+            Arc::clone(&accounts),
+            mails.clone(),
+        );
+        let issuer = settings.server.public_url.clone().unwrap_or_else(|| "modelyard".to_owned());
+        let tokens = Tokens::new(
+            db.clone(),
+            clock.clone(),
+            secret,
+            TENANT,
+            token::Options {
+                audience: issuer.clone(),
+                issuer,
+                lifetime: settings.access.token_lifetime,
+                ..token::Options::default()
+            },
+        );
+        let options = session::Options {
+            idle: settings.access.session_idle,
+            absolute: settings.access.session_lifetime,
+            refresh: settings.access.session_lifetime,
+            tls_by_proxy: settings
+                .server
+                .public_url
+                .as_deref()
+                .is_some_and(|it| it.starts_with("https://")),
+            origins: settings.server.public_url.iter().cloned().collect(),
+        };
+        let factor = Arc::new(Second(factors.clone()));
+        let sessions = Sessions::new(
+            db.clone(),
+            clock.clone(),
+            users.clone(),
+            tokens.clone(),
+            factor,
+            options,
+        );
+        let system = Caller::system("links", TENANT, DEPLOYMENT);
+        let links =
+            Links::new(db.clone(), clock.clone(), background, &system, accounts, mails.clone())?;
+        let gate = Gate::new(db, keys.clone(), sessions.clone(), roles.clone(), clock);
+        Ok(Self(Arc::new(Inner {
+            roles,
+            keys,
+            users,
+            sessions,
+            tokens,
+            factors,
+            mails,
+            links,
+            gate,
+            in_use: Mutex::default(),
+        })))
+    }
+
+    /// What it brings to each service.
+    pub(crate) fn parts(&self) -> Vec<Part> {
+        let it = &*self.0;
+        vec![
+            it.roles.part(),
+            it.keys.part(),
+            it.users.part(),
+            it.sessions.part(),
+            it.tokens.part(),
+            it.factors.part(),
+            it.links.part(),
+        ]
+    }
+
+    /// Has mails sent, which are jobs of the deployment itself.
+    pub(crate) fn serve(&self, engine: &Engine) {
+        engine.serve(DEPLOYMENT, [self.0.mails.work()]);
+    }
+
+    /// The gate.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.0.gate
+    }
+
+    /// The roles.
+    pub fn roles(&self) -> &Roles {
+        &self.0.roles
+    }
+
+    /// The sessions.
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+
+    /// The users, for the command line.
+    pub fn users(&self) -> &Users {
+        &self.0.users
+    }
+
+    /// The keys, for the command line.
+    pub fn keys(&self) -> &Keys {
+        &self.0.keys
+    }
+
+    /// Whether there is anybody, as far as that is known without asking.
+    pub(crate) fn is_known_in_use(&self) -> Option<bool> {
+        let known = *self.0.in_use.lock();
+        let (at, in_use) = known?;
+        (in_use || at.elapsed() < BELIEVED).then_some(in_use)
+    }
+
+    /// Whether there is anybody: from then on nobody comes in who is not known.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub(crate) async fn is_in_use(&self) -> Result<bool> {
+        if let Some(known) = self.is_known_in_use() {
+            return Ok(known);
+        }
+        let at = Instant::now();
+        let in_use = self.0.users.any().await? || self.0.keys.any(TENANT).await?;
+        *self.0.in_use.lock() = Some((at, in_use));
+        Ok(in_use)
+    }
+}
+
+/// The identity of a deployment, for a command that looks at it while nobody serves, or beside whoever does.
+#[derive(Debug)]
+pub struct Deployment {
+    /// Who may come in.
+    pub access: Access,
+    db: Db,
+    background: Background,
+}
+
+impl Deployment {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// When the database cannot be opened or brought up to date, or there is no secret.
+    pub async fn open(settings: &Settings) -> Result<Self, Box<dyn std::error::Error>> {
+        let (clock, data_dir) = (Clock::system(), &settings.data.dir);
+        fs_err::create_dir_all(data_dir)?;
+        let db = Db::connect(&settings.database_options(data_dir)).await?;
+        modelyard_schema::migrate(&db, &clock).await?;
+        let background = Background::default();
+        let options = modelyard_flow::job::Options {
+            workers: modelyard_flow::job::Workers::None,
+            ..settings.jobs.options()
+        };
+        let node = "command".to_owned();
+        let engine = Engine::new(db.clone(), clock.clone(), background.clone(), node, options);
+        let access = Access::new(settings, data_dir, (&db, &clock), &background, &engine)?;
+        access.serve(&engine);
+        Ok(Self { access, db, background })
+    }
+
+    /// Whoever has the database may do everything.
+    pub fn caller(&self) -> Caller {
+        Caller::system("command line", TENANT, DEPLOYMENT)
+    }
+
+    /// Writes what is still to be written, and closes it.
+    pub async fn close(self) {
+        self.background.shutdown(Duration::from_secs(5)).await;
+        self.db.close().await;
+    }
+}
+
+fn secret(settings: &Settings, data_dir: &Path) -> Result<Secret, AccessError> {
+    if let Some(text) = &settings.access.secret {
+        return Ok(Secret::read(text)?);
+    }
+    if let Some(file) = &settings.access.secret_file {
+        let text = fs_err::read_to_string(file).map_err(SecretError::from)?;
+        return Ok(Secret::read(&text)?);
+    }
+    Ok(Secret::in_directory(data_dir)?)
+}
+
+fn mailer(settings: &Settings) -> Result<Arc<dyn Mailer>, AccessError> {
+    let mail = &settings.mail;
+    let Some(host) = &mail.host else { return Ok(Arc::new(Unsent)) };
+    let credentials = mail.user.clone().zip(mail.password.clone());
+    let smtp = Smtp::new(SmtpOptions {
+        host: host.clone(),
+        port: mail.port,
+        security: SmtpSecurity::read(&mail.security).unwrap_or_default(),
+        authority: None,
+        credentials: credentials.map(|(user, password)| (user, password.into())),
+        hello: None,
+    })?;
+    Ok(Arc::new(smtp))
+}
+
+/// Where links of mails lead to.
+fn public_url(settings: &Settings) -> Result<Url, AccessError> {
+    let server = &settings.server;
+    let here = || format!("http://{}:{}", server.host, server.port);
+    Ok(Url::parse(&server.public_url.clone().unwrap_or_else(here))?)
+}
+
+/// The second factor of a login is that of `modelyard_access::factor`.
+#[derive(Debug)]
+struct Second(Factors);
+
+impl SecondFactor for Second {
+    fn check<'a>(
+        &'a self,
+        scope: &'a Scope,
+        user: Ulid,
+        code: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<FactorOutcome>> {
+        Box::pin(async move {
+            Ok(match self.0.check(scope, user, code).await? {
+                Shown::NotSet => FactorOutcome::NotSet,
+                Shown::Missing => FactorOutcome::Missing,
+                Shown::Wrong => FactorOutcome::Wrong,
+                Shown::Right(at) => FactorOutcome::Right(at),
+            })
+        })
+    }
+}
+
+/// The users, as links and factors know them.
+struct People {
+    users: Users,
+    roles: Roles,
+    clock: Clock,
+}
+
+impl fmt::Debug for People {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("People")
+    }
+}
+
+fn account(user: User) -> Account {
+    Account {
+        id: user.id.0,
+        email: user.email.as_str().to_owned(),
+        name: user.name,
+        standing: match user.status {
+            UserStatus::Invited => Standing::Invited,
+            UserStatus::Active => Standing::Active,
+            UserStatus::Disabled => Standing::Disabled,
+        },
+    }
+}
+
+#[async_trait]
+impl Accounts for People {
+    async fn find_by_email(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        email: &str,
+    ) -> Result<Option<Account>> {
+        let Some(email) = Email::read(email) else { return Ok(None) };
+        Ok(self.users.find_by_email_in(conn, scope, &email).await?.map(account))
+    }
+
+    async fn find(&self, conn: &mut Conn, scope: &Scope, user: Ulid) -> Result<Option<Account>> {
+        Ok(self.users.find_in(conn, scope, UserId(user)).await?.map(account))
+    }
+
+    async fn permit_change(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        caller: &Caller,
+        user: Ulid,
+    ) -> Result<()> {
+        self.roles.allow_change_of(conn, caller, scope, user).await
+    }
+
+    fn forget(&self, _: Ulid) {
+        self.users.forget();
+    }
+
+    async fn hash(&self, account: &Account, password: &str) -> Result<HashedPassword> {
+        let (passwords, password) = (self.users.passwords(), Password::new(password));
+        let about = [account.email.as_str(), account.name.as_str()];
+        if let Some(weak) = passwords.weakness(&password, &about).await? {
+            return Err(Failure::bad_request("password_weak", weak.to_string()));
+        }
+        Ok(HashedPassword(passwords.hash(&password).await?))
+    }
+
+    async fn set_password(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        user: Ulid,
+        password: HashedPassword,
+    ) -> Result<()> {
+        self.users.set_password_in(conn, scope, user, &password.0).await
+    }
+
+    async fn activate(&self, conn: &mut Conn, scope: &Scope, user: Ulid, name: &str) -> Result<()> {
+        self.users.rename_in(conn, scope, UserId(user), name.to_owned()).await.map(drop)
+    }
+
+    async fn end_sessions(&self, conn: &mut Conn, scope: &Scope, user: Ulid) -> Result<()> {
+        session::end_all_in(conn, scope, user, None, self.clock.now()).await
+    }
+}
+
+/// Tells users by mail.
+#[derive(Debug)]
+struct ByMail(Mails);
+
+impl Notices for ByMail {
+    fn tell<'c>(
+        &'c self,
+        conn: &'c mut Conn,
+        scope: &'c Scope,
+        user: &'c User,
+        notice: Notice,
+    ) -> BoxFuture<'c, Result<Option<AfterCommit>>> {
+        Box::pin(async move {
+            let letter = match notice {
+                Notice::NewLogin { at, address, user_agent } => {
+                    Letter::NewLogin { at, address, user_agent }
+                }
+                Notice::PasswordChanged { at } => Letter::PasswordChanged { at },
+            };
+            let (to, name) = (user.email.as_str().to_owned(), user.name.clone());
+            let submitted = self.0.submit(conn, scope, Mail { to, name, letter }).await?;
+            let mails = self.0.clone();
+            Ok(Some(Box::new(move || mails.wake([submitted])) as AfterCommit))
+        })
+    }
+}
