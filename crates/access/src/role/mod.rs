@@ -77,6 +77,7 @@ impl Roles {
     /// # Errors
     /// `role_missing`.
     pub async fn get(&self, caller: &Caller, name: &str) -> Result<Role> {
+        may_be(name)?;
         let scope = caller.permit_in_deployment(READ)?;
         if let Some(role) = built_in().find(|it| it.name == name) {
             return Ok(role);
@@ -128,6 +129,7 @@ impl Roles {
         new: NewRole,
         conditions: &Conditions,
     ) -> Result<Role> {
+        may_be(&new.name)?;
         let scope = caller.permit_in_deployment(WRITE)?.clone();
         let (it, caller, tenant) = (self.clone(), caller.clone(), scope.tenant().to_owned());
         let conditions = conditions.clone();
@@ -157,6 +159,7 @@ impl Roles {
     /// # Errors
     /// `role_missing`, `role_built_in`, `role_bound`, `role_inherited`, `precondition_failed`.
     pub async fn delete(&self, caller: &Caller, name: &str, conditions: &Conditions) -> Result<()> {
+        may_be(name)?;
         let scope = caller.permit_in_deployment(WRITE)?.clone();
         let (name, tenant) = (name.to_owned(), scope.tenant().to_owned());
         let conditions = conditions.clone();
@@ -425,6 +428,11 @@ fn allow_content(caller: &Caller, book: &RoleBook, new: &NewRole) -> Result<()> 
         return Err(beyond(&new.name, it));
     }
     new.inherits.iter().try_for_each(|it| allow(caller, book, it))
+}
+
+/// No role has a name that no role can have, and no database is asked for one.
+fn may_be(name: &str) -> Result<()> {
+    if model::is_name(name) { Ok(()) } else { Err(missing(name)) }
 }
 
 fn missing(name: &str) -> Failure {

@@ -231,7 +231,7 @@ fn without_repeats(mut all: Vec<String>) -> Vec<String> {
 }
 
 /// Letters and digits in lower case, in groups joined by single hyphens: how services are called, too.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     text.len() <= LONGEST_NAME
         && text.split('-').all(|group| {
             !group.is_empty()

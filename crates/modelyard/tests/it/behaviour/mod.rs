@@ -20,6 +20,7 @@ mod headers;
 mod jobs;
 mod large_body;
 mod lingering;
+mod login;
 mod outage;
 mod restarting;
 mod samples;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use http::Method;
 use modelyard::settings::Settings;
 use modelyard_kernel::db::query;
 use modelyard_testkit::{TestClient, TestDatabase, TestResponse, run};
@@ -178,6 +179,10 @@ fn during_an_outage_requests_are_told_so_and_afterwards_all_is_well() {
         let (server, client) = start(service("behaviour"), proxy.settings(&database)).await;
         config(&client, json!({})).await;
         assert_eq!(health(&client).await, (200, "healthy".to_owned()));
+        let mut settings = proxy.settings(&database);
+        settings.auth.api_keys = vec!["a key".to_owned()];
+        settings.data.dir = database.dir().join("data-2");
+        let (known_server, known) = start(service("known"), settings).await;
 
         let done = Arc::new(AtomicBool::new(false));
         let writers = join_all((0..4).map(|it| write(&client, it, &done)));
@@ -191,9 +196,13 @@ fn during_an_outage_requests_are_told_so_and_afterwards_all_is_well() {
             for path in ["/api/v1/configs", "/api/v1/artifacts", "/api/v1/jobs", "/api/v1/tasks"] {
                 assert_unavailable(&client.get(path).await);
             }
-            // What needs no database is answered.
-            client.get("/api/v1/info").await.expect(200);
-            client.get("/metrics").await.expect(200);
+            // Whether there is anybody by now, so that others may not come in, cannot be known.
+            assert_unavailable(&client.get("/api/v1/info").await);
+            // Who shows a key of the settings is known without.
+            for path in ["/api/v1/info", "/metrics"] {
+                let asked = known.request(Method::GET, path).header("x-api-key", "a key");
+                asked.send().await.expect(200);
+            }
             proxy.set(Line::Open);
             until("the service is healthy", async || health(&client).await.0 == 200).await;
             client.get("/api/v1/configs").await.expect(200);
@@ -208,6 +217,7 @@ fn during_an_outage_requests_are_told_so_and_afterwards_all_is_well() {
         names.retain(|it| !listed.contains(it));
         assert!(names.is_empty(), "promised and not there: {names:?}");
         server.stop().await;
+        known_server.stop().await;
     });
 }
 

@@ -201,7 +201,7 @@ impl Site {
         assert!(left.is_empty(), "stray directories: {:?}", files(&self.data.join("work")));
         for it in entries(&self.data) {
             let name = it.file_name().unwrap().to_str().unwrap();
-            let known = ["lock", "node", "blobs", "work"].contains(&name)
+            let known = ["lock", "node", "secret", "blobs", "work"].contains(&name)
                 || name.starts_with("modelyard.db");
             assert!(known, "a stray {name}");
         }
