@@ -29,7 +29,7 @@ const MOST_ENTRIES: usize = 100;
 
 /// Every permission of the program. A pattern that stands for none of them is a mistake of whoever
 /// writes it.
-pub const PERMISSIONS: [&str; 25] = [
+pub const PERMISSIONS: [&str; 27] = [
     "artifacts:read",
     "artifacts:write",
     "configs:read",
@@ -49,6 +49,8 @@ pub const PERMISSIONS: [&str; 25] = [
     "schedules:write",
     "sessions:read",
     "sessions:write",
+    "signing_keys:write",
+    "system:administer",
     "system:read",
     "tasks:execute",
     "tasks:read",
