@@ -1,7 +1,5 @@
 //! Who may come where is said once, for every route.
 
-#![expect(clippy::print_stdout, reason = "a run tells how much it did")]
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -45,7 +45,7 @@ async fn ask(
 ) -> TestResponse {
     let mut request = client.request(method.clone(), path);
     for (name, value) in shown {
-        request = request.header(name, *value);
+        request = request.header(name, value);
     }
     if method == Method::POST {
         request = request.json(&json!({"name": "a", "data": {}}));
