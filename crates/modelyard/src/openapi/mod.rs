@@ -81,7 +81,7 @@ pub fn complete(document: OpenApi, about: &About) -> Result<Value> {
         components::describe_content(operation);
         items.extend(lists::describe(operation));
         conditions::describe(operation);
-        problems::describe(operation, about.key_header.is_some());
+        problems::describe(operation);
         complete_responses(operation);
         add_example(operation, about);
     });

@@ -191,32 +191,39 @@ fn problem(failure: &Failure) -> Value {
 }
 
 /// Adds the problems that an operation may answer.
-pub(super) fn describe(operation: &mut Operation<'_>, needs_key: bool) {
+pub(super) fn describe(operation: &mut Operation<'_>) {
     for Shared { name, example, .. } in shared() {
         let status = example.status().as_str().to_owned();
-        if applies(operation, &status, needs_key) {
+        if applies(operation, &status) {
             let response = json!({"$ref": format!("#/components/responses/{name}")});
             operation.add_response(&status, response);
         }
     }
 }
 
-fn applies(it: &Operation<'_>, status: &str, needs_key: bool) -> bool {
+fn applies(it: &Operation<'_>, status: &str) -> bool {
     let id = it.id();
     let takes_input = it.has_body() || it.has_query();
-    let writes = matches!(it.method, "post" | "put" | "delete") && id != "validate_request";
+    let writes =
+        matches!(it.method, "post" | "put" | "patch" | "delete") && id != "validate_request";
+    // Open to those whom nobody knows yet, who may turn out to be nobody.
+    let asks_who = it.path.starts_with("/api/v1/auth/");
+    // Bodies with secrets in them.
+    let is_own = asks_who || it.path.starts_with("/api/v1/account");
     match status {
         "400" => takes_input || it.has_path_parameters(),
-        "401" => needs_key && !it.is_open(),
-        "403" => SHELL.contains(&id),
+        // As soon as there is a user or a key, whoever asks has to be known.
+        "401" => !it.is_open() || asks_who,
+        "403" => !it.is_open() || asks_who || SHELL.contains(&id),
         "404" => it.has_path_parameters() || REFERS.contains(&id),
         "409" | "507" => writes,
-        "412" => matches!(it.method, "put" | "delete"),
+        "412" => matches!(it.method, "put" | "patch" | "delete"),
         "413" => it.has_body(),
-        "415" | "501" => FILES.contains(&id),
+        "415" => FILES.contains(&id) || it.has_body() && is_own,
+        "501" => FILES.contains(&id),
         "416" => id == "download_artifact",
         "422" => takes_input,
-        "429" => SUBMITS.contains(&id),
+        "429" => SUBMITS.contains(&id) || is_own,
         _ => true,
     }
 }
