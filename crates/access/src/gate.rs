@@ -125,7 +125,7 @@ impl Gate {
 
     /// Who is behind a session. One that has to set up a second factor first may do nothing else.
     async fn session(&self, presented: Presented<'_>) -> Result<Identity> {
-        let found = self.0.sessions.identify_now(presented).await?;
+        let found = self.0.sessions.identify(presented).await?;
         let system = Caller::system("gate", &found.tenant, DEPLOYMENT);
         let scope = system.permit_in_deployment(role::READ)?;
         let bindings = match found.limited {

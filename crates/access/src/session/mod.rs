@@ -3,7 +3,6 @@
 
 mod browser;
 pub mod http;
-mod known;
 mod login;
 mod model;
 mod presented;
@@ -24,14 +23,12 @@ use modelyard_kernel::{
     Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Kind, Part, Permission, Proof, Result, Scope,
     Time, Ulid,
 };
-use ring::digest::{Context, SHA256};
 
 use crate::password::Password;
 use crate::token::Tokens;
 use crate::user::{UserId, UserStatus, Users};
 
 pub use browser::{CSRF_HEADER, HOST_COOKIE, PLAIN_COOKIE, cookie_of};
-pub(crate) use known::Known;
 pub use login::{Credential, LoggedIn};
 pub use model::{Login, Options, Session, SessionId, SessionKind, Token};
 pub use tokens::{Introspection, Refreshed};
@@ -138,21 +135,6 @@ impl fmt::Debug for Presented<'_> {
     }
 }
 
-impl Presented<'_> {
-    fn key(&self) -> known::Key {
-        let (kind, text) = match self {
-            Presented::Cookie(it) => (b"c", it),
-            Presented::AccessToken(it) => (b"t", it),
-        };
-        let mut context = Context::new(&SHA256);
-        context.update(kind);
-        context.update(text.as_bytes());
-        let mut key = [0; 32];
-        key.copy_from_slice(context.finish().as_ref());
-        key
-    }
-}
-
 /// Who is behind a request that shows a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionIdentity {
@@ -226,22 +208,6 @@ impl Sessions {
     /// # Errors
     /// `unauthenticated` when it is nothing, or its session or its user is no more.
     pub async fn identify(&self, presented: Presented<'_>) -> Result<SessionIdentity> {
-        let (now, key) = (self.0.clock.now(), presented.key());
-        let known = self.0.users.known();
-        let generation = match known.get(&key, now) {
-            Ok(identity) => return Ok(identity),
-            Err(generation) => generation,
-        };
-        let identity = self.look(presented, now).await?.ok_or_else(refused)?;
-        known.put(key, generation, now, &identity);
-        Ok(identity)
-    }
-
-    /// The same, which remembers nothing: for a gate that does.
-    ///
-    /// # Errors
-    /// As [`Sessions::identify`].
-    pub async fn identify_now(&self, presented: Presented<'_>) -> Result<SessionIdentity> {
         self.look(presented, self.0.clock.now()).await?.ok_or_else(refused)
     }
 
@@ -327,7 +293,6 @@ impl Sessions {
         let (scope, user) = caller.permit_own()?;
         let now = self.0.clock.now();
         let ended = store::revoke(&mut self.0.db.conn().await?, scope, id, user, now).await?;
-        self.0.users.known().forget();
         if ended { Ok(()) } else { Err(missing(id)) }
     }
 
@@ -348,7 +313,6 @@ impl Sessions {
         let (scope, user) = caller.permit_own()?;
         let now = self.0.clock.now();
         end_all_in(&mut self.0.db.conn().await?, scope, user, None, now).await?;
-        self.0.users.known().forget();
         Ok(())
     }
 
@@ -377,7 +341,6 @@ impl Sessions {
         let mut conn = self.0.db.conn().await?;
         store::proved(&mut conn, scope, id, self.0.clock.now(), factor_at).await?;
         drop(conn);
-        self.0.users.known().forget();
         self.current(caller).await
     }
 
@@ -395,7 +358,6 @@ impl Sessions {
     ) -> Result<()> {
         store::proved(conn, scope, SessionId(session), at, Some(at)).await?;
         // Whoever reads before the commit remembers it for less than a second.
-        self.0.users.known().forget();
         Ok(())
     }
 }

@@ -121,7 +121,6 @@ impl Sessions {
             Turned::Into(session) => session,
             Turned::Refused => return Err(refused()),
             Turned::Reused(session) => {
-                self.0.users.known().forget();
                 tracing::warn!(%session, "a refresh token came a second time: its session has ended");
                 return Err(refused());
             }
@@ -145,7 +144,6 @@ impl Sessions {
         let (scope, now) = (self.0.users.scope(), self.0.clock.now());
         let mut conn = self.0.db.conn().await?;
         store::revoke(&mut conn, scope, session.id, session.user_id.0, now).await?;
-        self.0.users.known().forget();
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use modelyard_kernel::{
 use crate::notice::{AfterCommit, NoNotices, Notice, Notices};
 use crate::password::{Password, Passwords};
 use crate::role::{Binding, EVERYWHERE, Roles, SYSTEM_ADMIN};
-use crate::session::{self, Known};
+use crate::session;
 
 pub(crate) use model::{Credentials, FORGOTTEN, account_lock, address_lock};
 pub use model::{Email, NewUser, User, UserId, UserPatch, UserStatus};
@@ -41,7 +41,6 @@ pub struct Users {
     roles: Roles,
     passwords: Passwords,
     scope: Scope,
-    known: Known,
     notices: Arc<dyn Notices>,
 }
 
@@ -50,8 +49,8 @@ impl Users {
     pub fn new(db: Db, clock: Clock, roles: Roles, passwords: Passwords, tenant: &str) -> Self {
         let system = Caller::system("access", tenant, DEPLOYMENT);
         let scope = system.permit_in_deployment(WRITE).expect("the system may do everything");
-        let (scope, known, notices) = (scope.clone(), Known::default(), Arc::new(NoNotices));
-        Self { db, clock, roles, passwords, scope, known, notices }
+        let (scope, notices) = (scope.clone(), Arc::new(NoNotices));
+        Self { db, clock, roles, passwords, scope, notices }
     }
 
     /// With somebody who tells them what happens to their accounts.
@@ -71,19 +70,9 @@ impl Users {
         &self.scope
     }
 
-    /// Forgets what this process remembers of sessions, because somebody else has changed a user.
-    pub fn forget(&self) {
-        self.known.forget();
-    }
-
     /// How passwords are kept.
     pub fn passwords(&self) -> &Passwords {
         &self.passwords
-    }
-
-    /// The sessions that are remembered.
-    pub(crate) fn known(&self) -> &Known {
-        &self.known
     }
 
     /// Whether there is any user.
@@ -346,7 +335,6 @@ impl Users {
             .boxed()
         });
         let done = done.await?;
-        self.known.forget();
         Ok(done)
     }
 
@@ -411,7 +399,6 @@ impl Users {
             .boxed()
         });
         let after = change.await?;
-        self.known.forget();
         if let Some(after) = after {
             after();
         }
@@ -473,8 +460,6 @@ impl Users {
         hash: &str,
     ) -> Result<()> {
         self.replace_password(conn, scope, user, hash, None).await?;
-        // Whoever reads before the commit remembers it for less than a second.
-        self.known.forget();
         Ok(())
     }
 
