@@ -170,6 +170,8 @@ pub struct Server {
     address: SocketAddr,
     tls: bool,
     services: Vec<(String, String)>,
+    /// Whether everybody who reaches it may do everything.
+    open: bool,
     begun: Begun,
     stopped: oneshot::Receiver<()>,
     _data_dir: DataDir,
@@ -220,7 +222,7 @@ impl Server {
             }
             () = &mut stop => Ok(None),
         };
-        let Launched { routes, services, registrations } = match launched {
+        let Launched { routes, services, registrations, open } = match launched {
             Ok(Some(it)) => it,
             Ok(None) => {
                 begun.stop().await;
@@ -259,7 +261,7 @@ impl Server {
             registration.start(&id, info, background);
         }
         let tls = speaks_tls;
-        Ok(Some(Self { address, tls, services, begun, stopped, _data_dir: data_dir }))
+        Ok(Some(Self { address, tls, services, open, begun, stopped, _data_dir: data_dir }))
     }
 
     /// Where it listens.
@@ -285,6 +287,12 @@ impl Server {
             [(id, _), _, ..] => format!("{url}/services/{id}"),
             _ => url,
         };
+        if self.open {
+            text.push_str(
+                "\n  Nobody has to log in: whoever can ask this machine may do everything. To change that:\n\n    \
+                 modelyard admin create --email YOU@EXAMPLE.ORG\n",
+            );
+        }
         text.push_str(&format!(
             "\n  Try next, in another terminal:\n\n    curl -s {first}/api/v1/info\n    curl -s {first}/api/v1/configs -H 'content-type: application/json' -d '{{\"name\": \"first\", \"data\": {{}}}}'\n\n  Every operation, to read and to try: {first}/docs\n  Ctrl-C stops.\n"
         ));
@@ -466,6 +474,8 @@ struct Launched {
     services: Vec<(String, String)>,
     /// What an orchestrator is told of, with its id and what it says of itself.
     registrations: Vec<(Pending, String, Value)>,
+    /// Whether everybody who reaches a service may do everything.
+    open: bool,
 }
 
 /// Builds every service, then starts the models, then the work: whatever can be found wrong is found
@@ -480,22 +490,27 @@ async fn launch(
     let has_identity = shared.access.is_in_use().await?;
     check_exposure(&services, settings, address, has_identity)?;
     let alone = services.len() == 1;
+    let keyed = services.iter().any(|it| has_key(it, settings));
+    let open = !has_identity && services.iter().any(|it| !has_key(it, settings));
+    if open {
+        tracing::warn!("nobody has to log in, since there is no user and no key yet");
+    }
     let mut names = Vec::with_capacity(services.len());
     let mut routers = Vec::with_capacity(services.len());
     let mut assembled = Vec::with_capacity(services.len());
     let mut registrations = Vec::new();
     // Whoever may ask one of the services may ask for what is all of theirs.
     let mut measured = false;
-    let mut front_keys = settings.auth.api_keys.clone();
+    let mut own_keys = Vec::new();
     for service in services {
         measured |= service.metrics;
-        front_keys.extend(service.api_keys.iter().cloned());
+        own_keys.extend(service.api_keys.iter().cloned());
         let id = service.info.id.as_str().to_owned();
         let registration = registration::prepare(&settings.registration, address)
             .map(|it| if settings.server.tls.is_some() { it.over_tls() } else { it })
             .map(|it| if alone { it } else { it.below(&format!("/services/{id}")) });
         let check = registration.as_ref().map(Pending::health_check);
-        let (service, routes) = build(service, shared, settings, address, check)?;
+        let (service, routes) = build(service, shared, settings, address, keyed, check)?;
         names.push((id.clone(), service.name.clone()));
         registrations.extend(registration.map(|it| (it, id.clone(), service.info.clone())));
         routers.push((id, routes));
@@ -508,11 +523,13 @@ async fn launch(
     if measured {
         front = front.merge(Router::from(shared.metrics.part().routes));
     }
-    let authenticator = Authenticator::new("front", &settings.auth.header, front_keys)?
+    let keys = settings.auth.api_keys.iter().cloned();
+    let authenticator = Authenticator::new("front", &settings.auth.header, keys)?
+        .with_service_keys(own_keys)
         .knowing(shared.access.clone(), Rules::default())
         .within(sites(settings, address));
     let routes = http::mount(routers, http::guarded(front, authenticator));
-    Ok(Launched { routes, services: names, registrations })
+    Ok(Launched { routes, services: names, registrations, open })
 }
 
 /// Starts the models, then the work, then what begins it by the clock. `started` gets each model whose start is done.
@@ -548,17 +565,21 @@ fn build(
     shared: &Shared,
     settings: &Settings,
     address: SocketAddr,
+    is_known_elsewhere: bool,
     registration: Option<HealthCheck>,
 ) -> Result<(Assembled, Router), ServeError> {
-    let mut keys = settings.auth.api_keys.clone();
-    keys.extend(service.api_keys.iter().cloned());
     for note in &service.notes {
         tracing::warn!(service = service.info.id.as_str(), "{note}");
     }
-    let needs_key = keys.iter().any(|it| !it.is_empty());
+    let needs_key = has_key(&service, settings);
     warn(&service, settings);
-    let header = &settings.auth.header;
-    let authenticator = Authenticator::new(service.info.id.as_str(), header, keys)?
+    let (header, keys) = (&settings.auth.header, settings.auth.api_keys.iter().cloned());
+    let mut authenticator = Authenticator::new(service.info.id.as_str(), header, keys)?
+        .with_service_keys(service.api_keys.iter().cloned());
+    if is_known_elsewhere {
+        authenticator = authenticator.beside_others();
+    }
+    let authenticator = authenticator
         .knowing(shared.access.clone(), service.rules.clone())
         .within(sites(settings, address));
     let mut service = app::assemble(service, shared, registration)?;
@@ -582,14 +603,17 @@ fn check_exposure(
     if has_identity || address.ip().to_canonical().is_loopback() {
         return Ok(());
     }
-    let has_key =
-        |it: &Service| settings.auth.api_keys.iter().chain(&it.api_keys).any(|it| !it.is_empty());
-    match services.iter().find(|it| !has_key(it)) {
+    match services.iter().find(|it| !has_key(it, settings)) {
         Some(open) => {
             Err(ServeError::Exposed { address, service: open.info.id.as_str().to_owned() })
         }
         None => Ok(()),
     }
+}
+
+/// Whether a service is asked by those only who show a key.
+fn has_key(service: &Service, settings: &Settings) -> bool {
+    settings.auth.api_keys.iter().chain(&service.api_keys).any(|it| !it.is_empty())
 }
 
 /// What the operator should think about at start.

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use modelyard_access::role::Rules;
+use modelyard_access::role::{Rules, UnknownPermission};
 use modelyard_kernel::HealthCheck;
 use modelyard_kernel::part::Checked;
 use modelyard_ml::info::{InfoError, ServiceInfo};
@@ -79,6 +79,9 @@ pub enum ServiceError {
     /// The description contradicts itself.
     #[error(transparent)]
     Info(#[from] InfoError),
+    /// A rule of [`ServiceBuilder::with_permissions`] is about a permission that there is not.
+    #[error("`with_permissions`: {0}")]
+    Permission(#[from] UnknownPermission),
 }
 
 impl Service {
@@ -252,7 +255,8 @@ impl ServiceBuilder {
     }
 
     /// Asks every client for one of these keys, in the header `X-API-Key`, beside those of the
-    /// settings.
+    /// settings. They may do everything in this service, and nothing to users, keys and roles, which
+    /// belong to the whole deployment.
     pub fn with_auth(mut self, keys: impl IntoIterator<Item = String>) -> Self {
         self.service.api_keys.extend(keys);
         self
@@ -336,6 +340,7 @@ impl ServiceBuilder {
     /// When the description contradicts itself.
     pub fn build(self) -> Result<Service, ServiceError> {
         self.service.info.check()?;
+        self.service.rules.check()?;
         Ok(self.service)
     }
 

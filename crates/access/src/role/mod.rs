@@ -26,8 +26,8 @@ use tokio::time::Instant;
 
 pub(crate) use model::read_patterns;
 pub use model::{
-    Binding, EVERYWHERE, NewRole, PERMISSIONS, Role, RoleBook, Rules, SYSTEM_ADMIN, VIEWER,
-    built_in, is_built_in,
+    Binding, EVERYWHERE, NewRole, PERMISSIONS, Role, RoleBook, Rules, SYSTEM_ADMIN,
+    UnknownPermission, VIEWER, built_in, is_built_in,
 };
 
 /// May see roles, and who has them.

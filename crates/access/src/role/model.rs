@@ -431,11 +431,22 @@ impl Rules {
         self.0.is_empty()
     }
 
-    /// The permissions that they are about.
-    pub fn permissions(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+    /// Checks that they are about permissions that there are: one that is misspelt would protect nothing.
+    ///
+    /// # Errors
+    /// The first permission that there is not.
+    pub fn check(&self) -> Result<(), UnknownPermission> {
+        match self.0.keys().find(|it| !PERMISSIONS.contains(&it.as_str())) {
+            Some(name) => Err(UnknownPermission(name.clone())),
+            None => Ok(()),
+        }
     }
 }
+
+/// A rule about a permission that there is not.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no permission `{0}`; there are: {list}", list = PERMISSIONS.join(", "))]
+pub struct UnknownPermission(String);
 
 #[cfg(test)]
 mod tests {
@@ -469,6 +480,14 @@ mod tests {
             expected.sort_unstable();
             assert_eq!(closure, expected);
         }
+    }
+
+    #[test]
+    fn a_rule_about_what_there_is_not_is_found() {
+        let rule = |name: &str| Rules::new([(name.to_owned(), vec!["user".to_owned()])].into());
+        assert!(rule("ml:train").check().is_ok());
+        let unknown = rule("ml:trian").check().unwrap_err().to_string();
+        assert!(unknown.starts_with("there is no permission `ml:trian`; there are: "), "{unknown}");
     }
 
     #[test]

@@ -93,20 +93,45 @@ impl Authenticator {
     ) -> Result<Self, NotAHeader> {
         let name = header.parse::<HeaderName>().map_err(|_| NotAHeader(header.to_owned()))?;
         let Inner { anonymous, .. } = &*Self::open(service).0;
-        let keys = keys.into_iter().filter(|key| !key.is_empty()).enumerate().map(|(n, key)| {
-            let subject = format!("api-key-{}", n + 1);
-            (Sha256::digest(key).into(), Caller::new(&subject, TENANT, service, Grants::All))
-        });
-        Ok(Self(Arc::new(Inner {
+        let it = Self(Arc::new(Inner {
             sites: Sites::default(),
             service: service.to_owned(),
             anonymous: anonymous.clone(),
             access: None,
             rules: Rules::default(),
-            keys: keys.collect(),
+            keys: Vec::new(),
             header: name,
             header_text: header.to_owned(),
-        })))
+        }));
+        Ok(it.with_keys(keys, &Grants::All))
+    }
+
+    /// Whoever presents one of `keys` may do everything in the service, and nothing to what belongs to the
+    /// deployment, such as users and keys, since other services have them too.
+    #[must_use]
+    pub fn with_service_keys(self, keys: impl IntoIterator<Item = String>) -> Self {
+        self.with_keys(keys, &Grants::none())
+    }
+
+    fn with_keys(self, keys: impl IntoIterator<Item = String>, deployment: &Grants) -> Self {
+        let mut inner = Arc::unwrap_or_clone(self.0);
+        for key in keys.into_iter().filter(|key| !key.is_empty()) {
+            let subject = format!("api-key-{}", inner.keys.len() + 1);
+            let caller = Caller::new(&subject, TENANT, &inner.service, Grants::All)
+                .with_deployment_grants(deployment.clone())
+                .with_proof(Proof::Key, None);
+            inner.keys.push((Sha256::digest(key).into(), caller));
+        }
+        Self(Arc::new(inner))
+    }
+
+    /// Somebody is known elsewhere in the deployment: whoever is not known here may do nothing to what belongs
+    /// to all of it.
+    #[must_use]
+    pub fn beside_others(self) -> Self {
+        let mut inner = Arc::unwrap_or_clone(self.0);
+        inner.anonymous = inner.anonymous.with_deployment_grants(Grants::none());
+        Self(Arc::new(inner))
     }
 
     /// Also looks at where requests come from.
@@ -131,21 +156,21 @@ impl Authenticator {
         }
         let Some(presented) = self.presented(parts) else { return self.nobody() };
         // The contract has its keys in their header and nowhere else.
-        if presented.by == By::KeyHeader {
-            if let Some(caller) = self.of_the_settings(presented.text) {
-                return Ok(Found::Caller(caller));
-            }
-            if !presented.text.starts_with(MARK) {
-                return if it.keys.is_empty() && it.access.is_none() {
-                    self.nobody()
-                } else {
-                    Err(refused())
-                };
-            }
+        if presented.by == By::KeyHeader
+            && let Some(caller) = self.of_the_settings(presented.text)
+        {
+            return Ok(Found::Caller(caller));
         }
         let Some(access) = &it.access else {
             return if it.keys.is_empty() { self.nobody() } else { Err(refused()) };
         };
+        // Where nobody is known, what somebody shows, such as the cookie of an earlier service, is nothing.
+        if it.keys.is_empty() && access.is_known_in_use() != Some(true) {
+            return self.nobody();
+        }
+        if presented.by == By::KeyHeader && !presented.text.starts_with(MARK) {
+            return Err(refused());
+        }
         let Some(known) = access.gate().known(presented.text, ClientAddress::of(&parts.extensions))
         else {
             return Ok(Found::Ask);
@@ -160,12 +185,13 @@ impl Authenticator {
     async fn ask(&self, parts: &Parts) -> Result<Option<Caller>, Failure> {
         let it = &*self.0;
         let Some(access) = &it.access else { return Ok(Some(it.anonymous.clone())) };
-        let Some(presented) = self.presented(parts) else {
-            return match access.is_in_use().await? {
-                true => Err(self.missing()),
-                false => Ok(Some(it.anonymous.clone())),
-            };
-        };
+        if it.keys.is_empty() && !access.is_in_use().await? {
+            return Ok(Some(it.anonymous.clone()));
+        }
+        let presented = self.presented(parts).ok_or_else(|| self.missing())?;
+        if presented.by == By::KeyHeader && !presented.text.starts_with(MARK) {
+            return Err(refused());
+        }
         let address = ClientAddress::of(&parts.extensions);
         let identity = access.gate().admit(presented.text, address).await?;
         let book = access.roles().book_of(&identity.tenant).await?;

@@ -15,6 +15,8 @@ use modelyard_kernel::{BodyLimit, Failure, Kind, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
+use crate::permissions;
+
 /// Bounds of every request.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -33,6 +35,36 @@ pub struct Limits {
     pub concurrent_streams: usize,
     /// Ends of routes that are answered however busy the service is.
     pub vital: &'static [&'static str],
+    /// The same for bodies of those who need not be known: there is little that they have to say.
+    pub open: OpenLimits,
+}
+
+/// Bounds of requests with a body to routes where nobody need be known, such as a login.
+#[derive(Clone, Debug)]
+pub struct OpenLimits {
+    /// The largest body, in bytes.
+    pub body_bytes: u64,
+    /// How long a body may take to come.
+    pub body_timeout: Duration,
+    /// So many at once.
+    pub concurrent: usize,
+}
+
+impl Default for OpenLimits {
+    fn default() -> Self {
+        Self { body_bytes: 16 << 10, body_timeout: Duration::from_secs(5), concurrent: 128 }
+    }
+}
+
+/// How the body of a request is bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bodies {
+    /// In size.
+    Bounded,
+    /// Of any size, as long as it keeps coming.
+    Streamed,
+    /// In size and time: nobody need be known.
+    Open,
 }
 
 impl Default for Limits {
@@ -45,14 +77,18 @@ impl Default for Limits {
             followed: &["/$stream"],
             concurrent_streams: 256,
             vital: &["/health"],
+            open: OpenLimits::default(),
         }
     }
 }
 
 impl Limits {
-    /// Whether the route takes a body of any size.
-    pub(super) fn is_streamed(&self, route: &str) -> bool {
-        self.streamed.iter().any(|end| route.ends_with(end))
+    /// How bodies of requests to the route are bounded.
+    pub(super) fn bodies(&self, route: &str) -> Bodies {
+        if self.streamed.iter().any(|end| route.ends_with(end)) {
+            return Bodies::Streamed;
+        }
+        if permissions::is_open(route) { Bodies::Open } else { Bodies::Bounded }
     }
 
     /// Whether the route's answer comes bit by bit.
@@ -66,7 +102,7 @@ impl Limits {
     }
 
     /// The request with its body within bounds.
-    pub(super) fn bound(&self, request: Request<Body>, streamed: bool) -> Request<Body> {
+    pub(super) fn bound(&self, request: Request<Body>, bodies: Bodies) -> Request<Body> {
         let body = request.body();
         if body.is_end_stream() {
             return request;
@@ -74,11 +110,18 @@ impl Limits {
         // A client that asks before it sends need not send.
         let asks = request.headers().contains_key(header::EXPECT);
         let request = if asks { request } else { request.map(Lingering::around) };
-        if streamed {
-            let patience = self.request_timeout;
-            return request.map(|body| Body::new(Moving::around(body, patience)));
-        }
-        let left = self.body_bytes;
+        let (request, left) = match bodies {
+            Bodies::Streamed => {
+                let patience = self.request_timeout;
+                return request.map(|body| Body::new(Moving::around(body, patience)));
+            }
+            Bodies::Bounded => (request, self.body_bytes),
+            Bodies::Open => {
+                let end = Box::pin(sleep(self.open.body_timeout));
+                let request = request.map(|body| Body::new(Prompt { body, end }));
+                (request, self.open.body_bytes.min(self.body_bytes))
+            }
+        };
         let mut request = request.map(|body| Body::new(Capped { body, left }));
         request.extensions_mut().insert(BodyLimit(left));
         request
@@ -151,6 +194,37 @@ impl HttpBody for Capped {
         };
         it.left = left;
         Poll::Ready(frame.map(|it| it.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A body that has come in time, or not at all.
+struct Prompt {
+    body: Body,
+    end: Pin<Box<Sleep>>,
+}
+
+impl HttpBody for Prompt {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
+        let it = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(&mut it.body).poll_frame(cx) {
+            return Poll::Ready(frame.map(|it| it.map_err(Into::into)));
+        }
+        ready!(it.end.as_mut().poll(cx));
+        timed_out()
     }
 
     fn is_end_stream(&self) -> bool {
@@ -318,13 +392,14 @@ impl HttpBody for Moving {
 pub(super) struct Places {
     uploads: Arc<Semaphore>,
     followers: Arc<Semaphore>,
+    open: Arc<Semaphore>,
 }
 
 impl Places {
     pub(super) fn new(limits: &Limits) -> Self {
         let [uploads, followers] =
             [(); 2].map(|()| Arc::new(Semaphore::new(limits.concurrent_streams)));
-        Self { uploads, followers }
+        Self { uploads, followers, open: Arc::new(Semaphore::new(limits.open.concurrent)) }
     }
 
     /// A place for a request to this route, if it is one that needs one.
@@ -332,13 +407,13 @@ impl Places {
         &self,
         limits: &Limits,
         route: &str,
+        (bodies, has_body): (Bodies, bool),
     ) -> Result<Option<OwnedSemaphorePermit>> {
-        let places = if limits.is_streamed(route) {
-            &self.uploads
-        } else if limits.is_followed(route) {
-            &self.followers
-        } else {
-            return Ok(None);
+        let places = match bodies {
+            Bodies::Streamed => &self.uploads,
+            Bodies::Open if has_body => &self.open,
+            _ if limits.is_followed(route) => &self.followers,
+            _ => return Ok(None),
         };
         places.clone().try_acquire_owned().map(Some).map_err(|_| busy())
     }

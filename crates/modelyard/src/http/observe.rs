@@ -27,7 +27,7 @@ use tower::{Layer, Service};
 
 use super::client::Peer;
 use super::cors::Page;
-use super::limits::{Placed, Places};
+use super::limits::{Bodies, Placed, Places};
 use super::networks::{self, Elsewhere};
 use super::refusal::Refused;
 use super::{Limits, Surroundings, compress, cors, headers, limits};
@@ -133,21 +133,22 @@ where
             let refusal = Some(limits::busy().into_response());
             return Observing { exchange, refusal, inner: None, timed: false, timeout: None };
         }
-        match self.shared.places.take(&self.shared.limits, route) {
+        let bodies = self.shared.limits.bodies(route);
+        let asked = (bodies, !request.body().is_end_stream());
+        match self.shared.places.take(&self.shared.limits, route, asked) {
             Ok(place) => exchange.place = place,
             Err(busy) => {
                 let refusal = Some(busy.into_response());
                 return Observing { exchange, refusal, inner: None, timed: false, timeout: None };
             }
         }
-        let streamed = self.shared.limits.is_streamed(exchange.route());
-        let request = self.shared.limits.bound(request, streamed);
+        let request = self.shared.limits.bound(request, bodies);
         match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
             Ok(inner) => Observing {
                 exchange,
                 refusal: None,
                 inner: Some(inner),
-                timed: !streamed,
+                timed: bodies != Bodies::Streamed,
                 timeout: None,
             },
             Err(panic) => {

@@ -2,12 +2,16 @@
 
 use super::*;
 
-/// Work that ends when it is let go.
+/// Work that ends when it is let go, and fails when another is at it.
 fn held(gate: &Arc<Semaphore>) -> Body {
-    let gate = Arc::clone(gate);
+    let (gate, turn) = (Arc::clone(gate), Arc::new(Semaphore::new(1)));
     body(move |jobs, assignment| {
-        let gate = Arc::clone(&gate);
+        let (gate, turn) = (Arc::clone(&gate), Arc::clone(&turn));
         async move {
+            // By the clock they may seem to overlap: a claim is as old as its question.
+            let Ok(_turn) = turn.try_acquire() else {
+                return Err(Failed::new("RuntimeError", "they have overlapped"));
+            };
             tokio::select! {
                 passed = gate.acquire() => passed.unwrap().forget(),
                 () = assignment.cancel.cancelled() => {
@@ -42,8 +46,8 @@ async fn end_in_turn(node: &Node, gate: &Semaphore, (first, second): (JobId, Job
     assert_eq!(waits.status, JobStatus::Pending);
     gate.add_permits(3);
     let (first, second) = (node.ended(first).await, node.ended(second).await);
-    assert_eq!((first.status, second.status), (JobStatus::Completed, JobStatus::Completed));
-    assert!(second.started_at >= first.finished_at, "they have overlapped");
+    assert_eq!((first.status, first.error), (JobStatus::Completed, None));
+    assert_eq!((second.status, second.error), (JobStatus::Completed, None));
 }
 
 on_both_databases! {

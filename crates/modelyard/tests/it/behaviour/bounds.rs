@@ -135,6 +135,42 @@ fn a_body_that_does_not_come_is_given_up() {
 }
 
 #[test]
+fn those_whom_nobody_knows_say_little_and_soon() {
+    run(async {
+        let database = TestDatabase::sqlite().await;
+        let (server, client) = start(service("behaviour"), settings(&database)).await;
+        let head = |length: usize| {
+            format!(
+                "POST /api/v1/auth/login HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                 content-length: {length}\r\n\r\n{{\"email\": "
+            )
+        };
+        // As many as there are places for them, whose bodies do not come.
+        let short = head(100);
+        let slow = join_all((0..128).map(|_| connect(&server, &short))).await;
+        let login = json!({"email": "ada@example.org", "password": "wrong"});
+        until("their places are taken", async || {
+            client.post("/api/v1/auth/login", &login).await.status == 503
+        })
+        .await;
+        // Whatever else is asked finds a place.
+        client.get("/api/v1/configs").await.expect(200);
+        let asked = Instant::now();
+        for answer in join_all(slow.into_iter().map(rest)).await {
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        }
+        assert!(asked.elapsed() < Duration::from_secs(9), "{:?}", asked.elapsed());
+        client.post("/api/v1/auth/login", &login).await.expect(401);
+
+        let large = rest(connect(&server, &head(17 << 10)).await).await;
+        assert!(large.starts_with("HTTP/1.1 413 "), "{large}");
+        let large = json!({"email": vec![[1]; 5000], "password": "wrong"});
+        client.post("/api/v1/auth/login", &large).await.expect(413);
+        server.stop().await;
+    });
+}
+
+#[test]
 fn an_answer_that_does_not_come_is_given_up_and_its_work_with_it() {
     run(async {
         let database = TestDatabase::sqlite().await;

@@ -80,6 +80,26 @@ async fn known(database: &TestDatabase) -> (modelyard::Server, TestClient, Strin
 }
 
 on_both_databases! {
+    async fn where_nobody_is_known_whatever_is_shown_is_nothing(database: TestDatabase) {
+        let settings = shared(&database);
+        let (server, client) = start(service("behaviour"), settings.clone()).await;
+        assert!(server.greeting().contains("Nobody has to log in"));
+        let key = format!("mk_{}", "a".repeat(60));
+        let old = [("x-api-key", "old"), ("x-api-key", key.as_str()), ("authorization", "Bearer a.b.c")];
+        for shown in old {
+            ask(&client, Method::GET, CONFIGS, &[shown]).await.expect(200);
+        }
+        admin(&settings).await;
+        for shown in old {
+            let refused = async || ask(&client, Method::GET, CONFIGS, &[shown]).await.status == 401;
+            until("it is of no use", refused).await;
+        }
+        server.stop().await;
+        let (server, _) = start(service("behaviour"), settings).await;
+        assert!(!server.greeting().contains("Nobody has to log in"));
+        server.stop().await;
+    }
+
     async fn once_there_is_a_user_nobody_comes_in_who_is_not_known(database: TestDatabase) {
         let (server, client, token) = known(&database).await;
         client.get("/health").await.expect(200);

@@ -1,7 +1,7 @@
 //! Several services in one process: side by side, and strangers to each other.
 
 use http::Method;
-use modelyard::Server;
+use modelyard::{Server, Service, ServiceInfo};
 use modelyard_testkit::{TestClient, TestDatabase, on_both_databases};
 use serde_json::json;
 
@@ -133,6 +133,23 @@ on_both_databases! {
         let quick = config(&second, json!({})).await;
         let job = train_with(&second, &quick).await.job;
         assert_eq!(ended(&second, &job).await["status"], "completed");
+        server.stop().await;
+    }
+
+    async fn who_has_a_key_of_one_is_nobody_in_the_deployment(database: TestDatabase) {
+        let keyed = Service::builder(ServiceInfo::new("first", "First"));
+        let keyed = keyed.with_auth(["first-key".to_owned()]).build().unwrap();
+        let services = vec![keyed, service("second")];
+        let server = Server::start(services, settings(&database)).await.unwrap();
+        let new = json!({"name": "mine", "roles": [{"role": "system-admin"}]});
+        for (id, key) in [("first", "first-key"), ("second", "")] {
+            let client = TestClient::new(format!("http://{}/services/{id}", server.address()));
+            let client = client.with_header("x-api-key", key);
+            client.get("/api/v1/configs").await.expect(200);
+            let refused = client.post("/api/v1/keys", &new).await.expect(403);
+            assert_eq!(refused.body["code"], "permission_denied");
+            client.get("/api/v1/users").await.expect(403);
+        }
         server.stop().await;
     }
 }
