@@ -21,6 +21,8 @@ pub struct Replay {
     bindings: Bindings,
     deviations: Deviations,
     tolerance: f64,
+    /// Recorded keys, each with ours.
+    keys: Vec<(&'static str, String)>,
     scenarios: Vec<String>,
     failures: Vec<String>,
 }
@@ -32,6 +34,7 @@ impl Replay {
             bindings: Bindings::default(),
             deviations: Deviations::read(),
             tolerance: 0.0,
+            keys: Vec::new(),
             scenarios: Vec::new(),
             failures: Vec::new(),
         }
@@ -40,6 +43,12 @@ impl Replay {
     /// Lets numbers with a decimal point differ by so many parts of themselves.
     pub fn with_tolerance(mut self, tolerance: f64) -> Self {
         self.tolerance = tolerance;
+        self
+    }
+
+    /// Shows our keys where recorded ones are shown.
+    pub fn with_keys(mut self, keys: impl Into<Vec<(&'static str, String)>>) -> Self {
+        self.keys = keys.into();
         self
     }
 
@@ -96,7 +105,10 @@ impl Replay {
             let method: Method = exchange.method.parse().unwrap();
             let mut request = self.client.request(method, &path).body(body.clone());
             for (name, value) in &exchange.request_headers {
-                request = request.header(&name.to_ascii_lowercase(), value.as_str().unwrap());
+                let value = value.as_str().unwrap();
+                let ours = self.keys.iter().find(|it| it.0 == value);
+                let value = ours.map_or(value, |it| &it.1);
+                request = request.header(&name.to_ascii_lowercase(), value);
             }
             let answer = Answer::read(request.open().await, exchange).await;
             let now = answer.json();
