@@ -155,6 +155,12 @@ impl Failure {
         &self.0.detail
     }
 
+    /// Everything that is wrong with the request, for whoever tells of it in other words than a problem
+    /// document's.
+    pub fn violated(&self) -> &[Violation] {
+        &self.0.violations
+    }
+
     /// Whether the operator should read of it: a defect, or something with a source that no client
     /// hears of. Whoever answers writes it down, and nobody below, so that one failure is one line.
     pub fn is_for_the_log(&self) -> bool {

@@ -23,7 +23,7 @@ use modelyard_access::token::{self, Tokens};
 use modelyard_access::user::{Email, User, UserId, UserStatus, Users};
 use modelyard_flow::job::Engine;
 use modelyard_kernel::{
-    Background, Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Part, Result, Scope, Ulid,
+    Background, Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Part, Result, Scope, Time, Ulid,
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -195,13 +195,23 @@ impl Access {
     }
 
     /// The sessions.
-    pub(crate) fn sessions(&self) -> &Sessions {
+    pub fn sessions(&self) -> &Sessions {
         &self.0.sessions
     }
 
     /// The users, for the command line.
     pub fn users(&self) -> &Users {
         &self.0.users
+    }
+
+    /// The invitations, for the command line.
+    pub fn links(&self) -> &Links {
+        &self.0.links
+    }
+
+    /// The second factors, for the command line.
+    pub fn factors(&self) -> &Factors {
+        &self.0.factors
     }
 
     /// The keys, for the command line.
@@ -237,6 +247,7 @@ pub struct Deployment {
     /// Who may come in.
     pub access: Access,
     db: Db,
+    clock: Clock,
     background: Background,
 }
 
@@ -259,7 +270,12 @@ impl Deployment {
         let engine = Engine::new(db.clone(), clock.clone(), background.clone(), node, options);
         let access = Access::new(settings, data_dir, (&db, &clock), &background, &engine)?;
         access.serve(&engine);
-        Ok(Self { access, db, background })
+        Ok(Self { access, db, clock, background })
+    }
+
+    /// The present instant.
+    pub fn now(&self) -> Time {
+        self.clock.now()
     }
 
     /// Whoever has the database may do everything.

@@ -279,6 +279,18 @@ impl Sessions {
     /// `permission_denied` when it is no user.
     pub async fn list(&self, caller: &Caller) -> Result<Vec<Session>> {
         let (scope, user) = caller.permit_own()?;
+        self.alive(scope, user).await
+    }
+
+    /// The sessions of a user, newest first.
+    ///
+    /// # Errors
+    /// `permission_denied`.
+    pub async fn list_of(&self, caller: &Caller, user: UserId) -> Result<Vec<Session>> {
+        self.alive(caller.permit_in_deployment(READ)?, user.0).await
+    }
+
+    async fn alive(&self, scope: &Scope, user: Ulid) -> Result<Vec<Session>> {
         let now = self.0.clock.now();
         let mut all = store::of_user(&mut self.0.db.conn().await?, scope, user, now).await?;
         all.retain(|it| it.is_alive(&self.0.options, now));

@@ -284,7 +284,7 @@ fn text<'a>(value: &'a Value, key: &str) -> Cow<'a, str> {
 }
 
 /// Scripts and clients chose these texts, and a terminal does what control characters say.
-fn printable(text: &str) -> Cow<'_, str> {
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
     let acts = |it: char| it.is_control() && !matches!(it, '\n' | '\t');
     if text.contains(acts) { text.replace(acts, "\u{fffd}").into() } else { text.into() }
 }

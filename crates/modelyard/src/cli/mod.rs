@@ -35,11 +35,11 @@ enum Verb {
     Init(init::Init),
     /// Make the first administrator.
     Admin(access::Admin),
-    /// Look at users, and let them in or not.
+    /// Make users, look at them, and let them in or not.
     User(access::User),
-    /// Make keys, look at them and revoke them.
+    /// Make keys, look at them, rotate and revoke them.
     Key(access::Key),
-    /// Look at roles.
+    /// Make roles, look at them, and give them.
     Role(access::Role),
     /// Look after the database.
     Db(db::Database),

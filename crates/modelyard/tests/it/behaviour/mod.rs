@@ -1,5 +1,6 @@
 //! How the service behaves when it is pressed, misused, interrupted or short of something.
 
+mod access_commands;
 mod any_body;
 mod backing_up;
 mod bad_input;

@@ -15,8 +15,8 @@ use modelyard_testkit::{TestClient, TestDatabase, TestResponse};
 use serde_json::Value;
 
 pub use model::{
-    Submitted, config, ended, frame, running, service, start_model, stored, submitted, train_body,
-    train_with,
+    Submitted, config, ended, frame, running, service, start_model, stored, stored_in, submitted,
+    train_body, train_with,
 };
 
 /// How long anything may take that should happen soon.

@@ -143,3 +143,11 @@ pub async fn stored(database: &TestDatabase) -> Vec<(&'static str, i64)> {
     let counts: Vec<(i64,)> = query(counts).fetch_all(&mut conn).await.unwrap();
     OF.into_iter().zip(counts).map(|(of, (count,))| (of, count)).collect()
 }
+
+/// How many rows a table has: `users`, or `jobs WHERE …`.
+pub async fn stored_in(database: &TestDatabase, of: &'static str) -> i64 {
+    let mut conn = database.db.conn().await.unwrap();
+    let counts: Vec<(i64,)> =
+        query(format!("SELECT COUNT(*) FROM {of}")).fetch_all(&mut conn).await.unwrap();
+    counts[0].0
+}
