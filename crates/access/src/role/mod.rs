@@ -205,10 +205,58 @@ impl Roles {
         subject: Ulid,
         wanted: Vec<Binding>,
     ) -> Result<Vec<Binding>> {
+        self.change_bindings(caller, subject, move |_| wanted).await
+    }
+
+    /// Gives a subject one more role.
+    ///
+    /// # Errors
+    /// As [`Roles::give`].
+    pub async fn add_binding(
+        &self,
+        caller: &Caller,
+        subject: Ulid,
+        new: Binding,
+    ) -> Result<Vec<Binding>> {
+        self.change_bindings(caller, subject, move |mut had| {
+            if !had.contains(&new) {
+                had.push(new);
+            }
+            had
+        })
+        .await
+    }
+
+    /// Takes one role from a subject, if it has it.
+    ///
+    /// # Errors
+    /// As [`Roles::give`].
+    pub async fn remove_binding(
+        &self,
+        caller: &Caller,
+        subject: Ulid,
+        old: Binding,
+    ) -> Result<Vec<Binding>> {
+        self.change_bindings(caller, subject, move |mut had| {
+            had.retain(|it| *it != old);
+            had
+        })
+        .await
+    }
+
+    async fn change_bindings(
+        &self,
+        caller: &Caller,
+        subject: Ulid,
+        change: impl FnOnce(Vec<Binding>) -> Vec<Binding> + Send + 'static,
+    ) -> Result<Vec<Binding>> {
         let scope = caller.permit_in_deployment(WRITE)?.clone();
         let (it, caller) = (self.clone(), caller.clone());
         let replace = self.0.db.transaction(move |conn| {
             async move {
+                // Before it is read what there is: two who add a role at the same time both do.
+                hold(conn, &scope).await?;
+                let wanted = change(it.of(conn, &scope, subject).await?);
                 it.give(conn, &caller, &scope, subject, &wanted).await?;
                 it.of(conn, &scope, subject).await
             }

@@ -323,6 +323,25 @@ on_both_databases! {
         assert_eq!(both, [200, 409]);
     }
 
+    async fn two_who_give_a_role_at_the_same_time_both_do(database: TestDatabase) {
+        let (roles, subject) = (Roles::new(database.db.clone(), database.clock.clone()), Ulid::read(ANNA).unwrap());
+        let admin = test_caller();
+        let names = ["viewer", "user", "operator", "tenant-admin"];
+        let add = |name: &'static str| roles.add_binding(&admin, subject, Binding::everywhere(name));
+        let (a, b, c, d) = tokio::join!(add(names[0]), add(names[1]), add(names[2]), add(names[3]));
+        for added in [a, b, c, d] {
+            added.unwrap();
+        }
+        assert_eq!(roles.bindings(&admin, subject).await.unwrap().len(), names.len());
+        let again = add(names[0]).await.unwrap();
+        assert_eq!(again.len(), names.len());
+        let take = |name| roles.remove_binding(&admin, subject, Binding::everywhere(name));
+        let (a, b) = tokio::join!(take(names[0]), take(names[1]));
+        a.unwrap();
+        b.unwrap();
+        assert_eq!(roles.bindings(&admin, subject).await.unwrap().len(), names.len() - 2);
+    }
+
     async fn who_may_not_hears_nothing(database: TestDatabase) {
         let it = Server::new(&database);
         let viewer = somebody(&["viewer"]);
