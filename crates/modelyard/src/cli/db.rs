@@ -103,7 +103,7 @@ impl Database {
 
 /// Whoever looks at a database that is not there looks at the wrong place: opening would make an empty
 /// one, and a directory for content.
-fn must_exist(settings: &Settings, data_dir: &Path) -> Done {
+pub(super) fn must_exist(settings: &Settings, data_dir: &Path) -> Done {
     let url = settings.database_options(data_dir).url;
     let hint = "give the directory that is served, `--data-dir` or `--database`";
     // What is there and cannot be read is told when it is opened.

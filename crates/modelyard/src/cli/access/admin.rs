@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use modelyard_access::password::Password;
 
 use super::refusal::Refusal;
-use super::{Done, Of, Outcome};
+use super::{Done, Of, Outcome, with};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Admin {
@@ -37,7 +37,7 @@ impl Admin {
     pub(in crate::cli) async fn run(self) -> Done {
         let Verb::Create { email, name, password_file, of } = self.verb;
         let password = password(password_file.as_deref())?;
-        of.with(async |deployment| {
+        with(&of.settings()?, async |deployment| {
             let users = deployment.access.users();
             let user = users.create_first_admin(&email, &name, password).await?;
             println!("{} may log in as system-admin", user.email);

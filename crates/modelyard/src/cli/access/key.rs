@@ -12,7 +12,7 @@ use modelyard_kernel::reply::Conditions;
 use modelyard_ml::project::units;
 use serde_json::{Value, json};
 
-use super::{Done, Of, Outcome, Shown, bindings, moment, read};
+use super::{Done, Of, Outcome, Shown, bindings, moment, read, with};
 use crate::cli::jobs::printable;
 
 /// How long an old key goes on at most.
@@ -113,7 +113,7 @@ impl Create {
         let Self { name, roles, service, scopes, addresses, per_minute, expires_in, shown, of } =
             self;
         let roles = bindings(&roles, service.as_deref())?;
-        of.with(async |deployment| {
+        with(&of.settings()?, async |deployment| {
             let now = deployment.now();
             let body = json!({
                 "name": name,

@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use super::Done;
+use super::db::must_exist;
 use refusal::Refusal;
 
 pub(super) use admin::Admin;
@@ -48,12 +49,15 @@ impl Of {
         Ok(Settings::load(&self.overrides.clone().options(self.dir.as_deref()))?)
     }
 
-    /// Opens the deployment, does something with it, and closes it.
+    /// Opens a deployment that is there, does something with it, and closes it.
     async fn with(&self, work: impl AsyncFnOnce(&Deployment) -> Outcome<()>) -> Done {
-        with(&self.settings()?, work).await
+        let settings = self.settings()?;
+        must_exist(&settings, &settings.data.dir)?;
+        with(&settings, work).await
     }
 }
 
+/// Opens a deployment, which may begin hereby, does something with it, and closes it.
 async fn with(settings: &Settings, work: impl AsyncFnOnce(&Deployment) -> Outcome<()>) -> Done {
     let deployment = Deployment::open(settings).await?;
     let done = work(&deployment).await;
@@ -93,6 +97,12 @@ fn bindings(roles: &[String], service: Option<&str>) -> Outcome<Vec<Binding>> {
     let applies_to = service.unwrap_or(EVERYWHERE);
     let roles = roles.iter().map(|role| json!({"role": role, "applies_to": applies_to}));
     read(&roles.collect(), |node| Binding::read_all(&node))
+}
+
+/// The same of one.
+fn binding(role: &str, service: Option<&str>) -> Outcome<Binding> {
+    let only = bindings(&[role.to_owned()], service)?.pop();
+    Ok(only.ok_or_else(|| Failure::internal("one role was read as none"))?)
 }
 
 /// The user that an address or an id names.

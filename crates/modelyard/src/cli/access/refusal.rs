@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use modelyard_access::role::{Binding, EVERYWHERE};
 use modelyard_access::user::Email;
 use modelyard_kernel::form::{Loc, Violation};
 use modelyard_kernel::{Failure, Ulid};
@@ -22,9 +23,10 @@ pub(super) enum Refusal {
     )]
     SubjectMissing(Ulid),
     #[error(
-        "it has no role `{role}` {place}; `modelyard role bindings {subject}` shows those that it has"
+        "it has no role `{}` {}; `modelyard role bindings {subject}` shows those that it has",
+        binding.role, place(binding)
     )]
-    Unbound { role: String, place: Place, subject: String },
+    Unbound { binding: Binding, subject: String },
     #[error(
         "nobody can be invited without mail: set `mail.host` (see docs/settings.md), or give the user a \
          password of your choice with `--password-file`"
@@ -45,15 +47,10 @@ impl From<Failure> for Refusal {
 }
 
 /// Where somebody has a role.
-#[derive(Debug)]
-pub(super) struct Place(pub(super) Option<String>);
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(service) => write!(f, "in `{service}`"),
-            None => f.write_str("everywhere"),
-        }
+pub(super) fn place(binding: &Binding) -> String {
+    match binding.applies_to.as_str() {
+        EVERYWHERE => "everywhere".to_owned(),
+        service => format!("in `{service}`"),
     }
 }
 

@@ -2,12 +2,13 @@
 
 use clap::{Args, Subcommand};
 use modelyard::access::Deployment;
-use modelyard_access::role::{Binding, EVERYWHERE, NewRole};
+use modelyard_access::role::{Binding, NewRole};
+use modelyard_kernel::Ulid;
 use modelyard_kernel::reply::Conditions;
 use serde_json::json;
 
-use super::refusal::{Place, Refusal};
-use super::{Done, Of, Outcome, Shown, bindings, find_subject, read};
+use super::refusal::{Refusal, place};
+use super::{Done, Of, Outcome, Shown, binding, find_subject, read, with};
 use crate::cli::jobs::printable;
 
 #[derive(Debug, Args)]
@@ -129,7 +130,7 @@ impl Create {
             "description": description,
         });
         let new = read(&body, |node| NewRole::read(&node, None))?;
-        of.with(async |deployment| {
+        with(&of.settings()?, async |deployment| {
             let role = deployment.access.roles().create(&deployment.caller(), new).await?;
             eprintln!("The role `{}` can be given to users and keys.", role.name);
             Ok(())
@@ -139,48 +140,41 @@ impl Create {
 }
 
 impl Bound {
-    async fn bind(&self) -> Done {
-        let new = bindings(std::slice::from_ref(&self.role), self.service.as_deref())?;
+    async fn bind(self) -> Done {
+        self.change(async |deployment, subject, binding| {
+            let (roles, caller) = (deployment.access.roles(), deployment.caller());
+            roles.add_binding(&caller, subject, binding).await?;
+            Ok("has")
+        })
+        .await
+    }
+
+    async fn unbind(self) -> Done {
+        self.change(async |deployment, subject, binding| {
+            let (roles, caller) = (deployment.access.roles(), deployment.caller());
+            if !roles.bindings(&caller, subject).await?.contains(&binding) {
+                return Err(Refusal::Unbound { binding, subject: self.subject.clone() });
+            }
+            roles.remove_binding(&caller, subject, binding).await?;
+            Ok("no longer has")
+        })
+        .await
+    }
+
+    async fn change(
+        &self,
+        work: impl AsyncFnOnce(&Deployment, Ulid, Binding) -> Outcome<&'static str>,
+    ) -> Done {
+        let binding = binding(&self.role, self.service.as_deref())?;
         self.of
             .with(async |deployment| {
                 let subject = find_subject(deployment, &self.subject).await?;
-                let (roles, caller) = (deployment.access.roles(), deployment.caller());
-                let mut wanted = roles.bindings(&caller, subject).await?;
-                wanted
-                    .extend(new.into_iter().filter(|it| !wanted.contains(it)).collect::<Vec<_>>());
-                roles.replace_bindings(&caller, subject, wanted).await?;
-                self.tell("has");
+                let place = place(&binding);
+                let has = work(deployment, subject, binding).await?;
+                eprintln!("{} {has} the role `{}` {place}.", self.subject, self.role);
                 Ok(())
             })
             .await
-    }
-
-    async fn unbind(&self) -> Done {
-        self.of
-            .with(async |deployment| {
-                let subject = find_subject(deployment, &self.subject).await?;
-                let (roles, caller) = (deployment.access.roles(), deployment.caller());
-                let had = roles.bindings(&caller, subject).await?;
-                let applies_to = self.service.as_deref().unwrap_or(EVERYWHERE);
-                let is_it = |it: &Binding| it.role == self.role && it.applies_to == applies_to;
-                if !had.iter().any(is_it) {
-                    return Err(Refusal::Unbound {
-                        role: self.role.clone(),
-                        place: Place(self.service.clone()),
-                        subject: self.subject.clone(),
-                    });
-                }
-                let wanted = had.into_iter().filter(|it| !is_it(it)).collect();
-                roles.replace_bindings(&caller, subject, wanted).await?;
-                self.tell("no longer has");
-                Ok(())
-            })
-            .await
-    }
-
-    fn tell(&self, has: &str) {
-        let place = Place(self.service.clone());
-        eprintln!("{} {has} the role `{}` {place}.", printable(&self.subject), self.role);
     }
 }
 

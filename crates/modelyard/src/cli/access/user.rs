@@ -157,10 +157,7 @@ impl Named {
         if settings.mail.host.is_none() {
             return Err(Refusal::NoMail.into());
         }
-        with(&settings, async |deployment| {
-            invite(deployment, find_user(deployment, &self.user).await?).await
-        })
-        .await
+        self.with(invite).await
     }
 }
 

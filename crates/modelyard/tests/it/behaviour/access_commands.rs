@@ -77,7 +77,7 @@ on_both_databases! {
     async fn a_user_is_made_and_is_let_in_as_long_as_the_operator_says(database: TestDatabase) {
         let it = Operator::new(&database).await;
         let create = "user create --email ada@example.org --name Ada --password-file password";
-        let id = it.types(&format!("{create} --role user --service behaviour")).await;
+        let id = it.types(&format!("{create} --role user --role user --service behaviour")).await;
         let users = it.reads("user list").await;
         assert_eq!((&users[0]["id"], &users[0]["status"]), (&json!(id), &json!("active")));
         let bound = json!([{"role": "user", "applies_to": "behaviour"}]);
@@ -93,6 +93,14 @@ on_both_databases! {
         it.types("user logout ada@example.org").await;
         until("the session has ended", async || status().await == 401).await;
         assert_eq!(it.reads(&format!("user sessions {id}")).await, json!([]));
+
+        let token = text(&it.login("ada@example.org").await.expect(200).body["access_token"]);
+        let client = it.client.clone().with_header("authorization", &format!("Bearer {token}"));
+        client.post("/api/v1/account/factor", &json!({})).await.expect(200);
+        let is_set_up = async || client.get("/api/v1/account/factor").await.body["pending"].clone();
+        assert_eq!(is_set_up().await, true);
+        it.types("user reset-factor ada@example.org").await;
+        assert_eq!(is_set_up().await, false);
 
         it.types(&format!("user disable {id}")).await;
         it.login("ada@example.org").await.expect(401);

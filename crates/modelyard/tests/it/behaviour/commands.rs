@@ -68,7 +68,13 @@ fn a_stop_while_the_database_does_not_answer_is_a_stop() {
 fn looking_at_a_database_that_is_not_there_makes_none() {
     run(async {
         let directory = tempfile::tempdir().unwrap();
-        for arguments in [&["db", "status"][..], &["db", "backup", "x.zip"]] {
+        for arguments in [
+            &["db", "status"][..],
+            &["db", "backup", "x.zip"],
+            &["user", "disable", "ada@example.org"],
+            &["key", "list"],
+            &["role", "show", "viewer"],
+        ] {
             let output = modelyard(directory.path(), arguments).await;
             assert_eq!(output.status.code(), Some(1), "{output:?}");
             let error = said(&output.stderr);
