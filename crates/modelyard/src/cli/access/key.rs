@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use modelyard::access::Deployment;
 use modelyard_access::key::http::FIELDS;
 use modelyard_access::key::{KeyId, KeyText, NewKey};
+use modelyard_access::role::{Binding, EVERYWHERE};
 use modelyard_kernel::Failure;
 use modelyard_kernel::list::ListQuery;
 use modelyard_kernel::reply::Conditions;
@@ -76,7 +77,7 @@ struct Create {
     #[arg(long = "address", value_name = "NETWORK")]
     addresses: Vec<String>,
     /// How often it may be used in a minute.
-    #[arg(long, value_name = "REQUESTS")]
+    #[arg(long, value_name = "REQUESTS", allow_negative_numbers = true)]
     per_minute: Option<i64>,
     /// How long it lasts, such as `90d`; for ever unless given.
     #[arg(long, value_name = "DURATION", value_parser = life)]
@@ -161,7 +162,7 @@ async fn list(deployment: &Deployment, shown: Shown) -> Outcome<()> {
             "ID", "BEGINS WITH", "LAST USED", "ENDS", "ROLES"
         );
         for it in &keys {
-            let roles: Vec<&str> = it.roles.iter().map(|it| it.role.as_str()).collect();
+            let roles: Vec<String> = it.roles.iter().map(role).collect();
             let ends =
                 if it.revoked_at.is_some() { "revoked".to_owned() } else { moment(it.expires_at) };
             println!(
@@ -169,11 +170,18 @@ async fn list(deployment: &Deployment, shown: Shown) -> Outcome<()> {
                 it.id.to_string(),
                 it.prefix,
                 moment(it.last_used_at),
-                roles.join(" "),
+                roles.join(", "),
                 printable(&it.name)
             );
         }
     })
+}
+
+fn role(binding: &Binding) -> String {
+    match binding.applies_to.as_str() {
+        EVERYWHERE => binding.role.clone(),
+        service => format!("{} in {service}", binding.role),
+    }
 }
 
 fn overlap(text: &str) -> Result<Duration, String> {

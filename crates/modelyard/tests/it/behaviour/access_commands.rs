@@ -189,7 +189,7 @@ on_both_databases! {
         assert_eq!(listed["roles"], json!([{"role": "user", "applies_to": "behaviour"}]));
         assert_eq!(listed["addresses"], json!(["127.0.0.0/8", "::1/128"]));
         assert_eq!((&listed["per_minute"], listed["expires_at"].is_string()), (&json!(600), true));
-        has(&it.types("key list").await, &[&text(&listed["id"]), "nightly", &key[..11]]);
+        has(&it.types("key list").await, &[&text(&listed["id"]), "nightly", &key[..11], "user in behaviour"]);
 
         let mut elsewhere = Vec::new();
         for limit in ["--service another", "--address 192.0.2.7"] {
@@ -199,7 +199,7 @@ on_both_databases! {
         }
         assert_eq!(elsewhere, [403, 401]);
 
-        let wrong = "key create --name k --role user --scope ml:fly --address x --per-minute 0";
+        let wrong = "key create --name k --role user --scope ml:fly --address x --per-minute -1";
         let told = it.is_told(wrong).await;
         has(&told, &["--scope: ", "`ml:fly`", "--address: ", "`x`", "--per-minute: "]);
         has(&it.is_told("key create --name k --role none").await, &["There is no role `none`"]);
