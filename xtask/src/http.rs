@@ -44,6 +44,8 @@ pub fn wait_until_healthy(server: &mut Kept, port: u16, limit: Duration) -> Resu
 pub struct Answer {
     pub status: u16,
     pub body: Vec<u8>,
+    /// The cookie that it sets, as a browser sends it: `name=value`.
+    pub cookie: Option<String>,
 }
 
 impl Answer {
@@ -71,11 +73,25 @@ impl Connection {
 
     /// One request and its whole answer; a body that is not empty is sent as JSON.
     pub fn send(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Answer> {
+        self.send_with(method, path, &[], body)
+    }
+
+    /// Like [`Connection::send`], with more headers.
+    pub fn send_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Answer> {
         if self.closed {
             self.stream = connect(self.port)?;
             self.closed = false;
         }
         let mut request = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n").into_bytes();
+        for (name, value) in headers {
+            write!(request, "{name}: {value}\r\n")?;
+        }
         if !body.is_empty() || method != "GET" {
             write!(
                 request,
@@ -92,7 +108,7 @@ impl Connection {
     fn read_answer(&mut self) -> Result<Answer> {
         let status = self.read_line()?.split(' ').nth(1).and_then(|it| it.parse().ok());
         let status = status.context("not an HTTP/1.1 status line")?;
-        let (mut length, mut chunked, mut closes) = (None, false, false);
+        let (mut length, mut chunked, mut closes, mut cookie) = (None, false, false, None);
         loop {
             let line = self.read_line()?;
             let Some((name, value)) = line.split_once(':') else { break };
@@ -101,6 +117,7 @@ impl Connection {
                 "content-length" => length = Some(value.parse::<usize>()?),
                 "transfer-encoding" => chunked = value.eq_ignore_ascii_case("chunked"),
                 "connection" => closes = value.eq_ignore_ascii_case("close"),
+                "set-cookie" => cookie = value.split(';').next().map(str::to_owned),
                 _ => {}
             }
         }
@@ -118,7 +135,7 @@ impl Connection {
         } else if let Some(length) = length {
             self.read_exactly(length, &mut body)?;
         }
-        Ok(Answer { status, body })
+        Ok(Answer { status, body, cookie })
     }
 
     fn read_line(&mut self) -> Result<&str> {
@@ -166,6 +183,16 @@ mod tests {
         let mut connection = server(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{\"a\": 1}");
         let answer = connection.send("GET", "/", b"").unwrap();
         assert_eq!(answer.json().unwrap()["a"], 1);
+        assert_eq!(answer.cookie, None);
+    }
+
+    #[test]
+    fn a_cookie_is_read_without_its_attributes() {
+        let mut connection = server(
+            b"HTTP/1.1 204 No Content\r\nSet-Cookie: a=b=; Path=/\r\nContent-Length: 0\r\n\r\n",
+        );
+        let answer = connection.send_with("GET", "/", &[("accept", "*/*")], b"").unwrap();
+        assert_eq!(answer.cookie.as_deref(), Some("a=b="));
     }
 
     #[test]

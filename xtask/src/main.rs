@@ -45,6 +45,9 @@ cargo xtask COMMAND
   bench jobs [--date YYYY-MM-DD] [--repeats N] [--jobs N]
       Jobs that do nothing: the engine on both databases beside a loop by hand and Procrastinate;
       with --date, docs/benchmarks.md is rewritten.
+  bench auth [--date YYYY-MM-DD] [--repeats N] [--seconds N] [--pairs N]
+      What it costs to know who asks, how many log in, and whether the time of a refused login tells
+      that there is such a user; with --date, docs/benchmarks.md is rewritten.
 ";
 
 fn main() -> ExitCode {

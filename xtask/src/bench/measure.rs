@@ -29,7 +29,8 @@ pub fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-fn cost(server: &Server, run: impl FnOnce() -> Result<Load>) -> Result<Cost> {
+/// Of what `run` asks the server.
+pub fn cost(server: &Server, run: impl FnOnce() -> Result<Load>) -> Result<Cost> {
     let before = server.cpu_time();
     let load = run()?;
     let spent = server.cpu_time().saturating_sub(before);

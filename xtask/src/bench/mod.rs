@@ -3,6 +3,7 @@
 //! Machines are noisy, so the first figure is the server's own CPU time per request, which other
 //! work on the machine disturbs least.
 
+mod auth;
 mod contestant;
 mod jobs;
 mod load;
@@ -11,6 +12,7 @@ mod payload;
 mod process;
 mod report;
 mod serve;
+mod timing;
 
 use anyhow::{Result, bail};
 
@@ -18,6 +20,9 @@ pub fn run(arguments: &[&str]) -> Result<()> {
     match arguments {
         ["serve", rest @ ..] => serve::run(rest),
         ["jobs", rest @ ..] => jobs::run(rest),
-        other => bail!("there is no benchmark `{}`; there are `serve` and `jobs`", other.join(" ")),
+        ["auth", rest @ ..] => auth::run(rest),
+        other => {
+            bail!("there is no benchmark `{}`; there are `serve`, `jobs` and `auth`", other.join(" "))
+        }
     }
 }
