@@ -4,6 +4,9 @@
 //! Two processes of `modelyard` take turns: one that knows nobody and lets everyone do everything, and
 //! one that has users and keys.
 
+mod page;
+mod pairs;
+
 use std::{
     collections::HashMap,
     io::Write as _,
@@ -21,10 +24,11 @@ use super::{
     load,
     measure::{self, Cost},
     process,
-    report::{self, rustc, show, times},
+    report::{self, show},
     serve::{CLIENTS, median},
-    timing::Pairs,
 };
+use pairs::Pairs;
+
 use crate::{
     http::{self, Connection},
     shell::{self, cargo},
@@ -79,7 +83,14 @@ type Shown = Option<(&'static str, String)>;
 
 pub fn run(arguments: &[&str]) -> Result<()> {
     let options = read(arguments)?;
-    shell::run(&mut cargo(&["build", "--release", "--package", "modelyard", "--bin", "modelyard"]))?;
+    shell::run(&mut cargo(&[
+        "build",
+        "--release",
+        "--package",
+        "modelyard",
+        "--bin",
+        "modelyard",
+    ]))?;
     let example = ["build", "--release", "--package", "xtask", "--example", "bare_argon2"];
     shell::run(&mut cargo(&example))?;
 
@@ -104,7 +115,7 @@ pub fn run(arguments: &[&str]) -> Result<()> {
     }
     println!("{} pairs of refused logins", options.pairs);
     let refused = refused_logins(&Known::start()?, options.pairs)?;
-    let text = render(&options, &figures, &refused)?;
+    let text = page::render(&options, &figures, &refused)?;
     println!("\n{text}");
     if options.date.is_some() {
         report::write("auth", &text)?;
@@ -178,9 +189,7 @@ impl Known {
     fn make(&self, path: &str, body: &serde_json::Value) -> Result<serde_json::Value> {
         let shown = [("authorization", self.bearer.as_str())];
         let body = body.to_string();
-        Connection::open(self.server.port)?
-            .send_with("POST", path, &shown, body.as_bytes())?
-            .json()
+        Connection::open(self.server.port)?.send_with("POST", path, &shown, body.as_bytes())?.json()
     }
 
     fn key(&self, number: usize) -> Result<Shown> {
@@ -272,8 +281,7 @@ fn ask(connection: &mut Connection, path: &str, shown: &Shown) -> Result<()> {
 /// between two rounds so long that none is remembered. Beside them the same without anybody.
 fn forgotten(open: &Server, known: &Known, add: &mut impl FnMut(&str, f64)) -> Result<()> {
     let keys = (0..KEYS).map(|it| known.key(it)).collect::<Result<Vec<_>>>()?;
-    for (what, server, shown) in
-        [("nobody", open, vec![None; KEYS]), ("keys", &known.server, keys)]
+    for (what, server, shown) in [("nobody", open, vec![None; KEYS]), ("keys", &known.server, keys)]
     {
         // Once before it counts: the use of a key is written down once a minute.
         round(server, &shown)?;
@@ -381,106 +389,6 @@ fn refused_logins(known: &Known, count: usize) -> Result<Pairs> {
         pairs.0.push((took[0], took[1]));
     }
     Ok(pairs)
-}
-
-fn render(options: &Options, figures: &Figures, refused: &Pairs) -> Result<String> {
-    let Options { date, repeats, seconds, pairs } = options;
-    let mut text = String::new();
-    let mut line = |it: &str| {
-        text.push_str(it);
-        text.push('\n');
-    };
-    let of = |what: &str| median(figures.get(what)?);
-    let less = |more: Option<f64>, less: Option<f64>| Some(more? - less?);
-    let on = date.as_ref().map_or_else(String::new, |date| format!(" on {date}"));
-    let with = date.as_ref().map_or_else(String::new, |date| format!(" --date {date}"));
-    line(&format!(
-        "Measured{on} with `cargo xtask bench auth{with} --repeats {repeats} --seconds {seconds} \
-         --pairs {pairs}`: medians over {repeats} repeats, each with fresh servers and databases."
-    ));
-    line("");
-    line(&format!("- Machine: {}; {}.", process::machine()?, rustc()?));
-    let others = of("others").unwrap_or_default();
-    line(&format!("- Other work on the machine used {others:.2} cores (median over the repeats)."));
-    line("");
-    line(&format!("Requests, {CLIENTS} clients at once (aims: under 30 µs more, 0.8×):"));
-    line("");
-    line(
-        "| shown | `GET /api/v1/info`: CPU µs | more | per second | ÷ nobody | `GET \
-         /api/v1/configs/{id}`: CPU µs | more | per second | ÷ nobody |",
-    );
-    line("|---|--:|--:|--:|--:|--:|--:|--:|--:|");
-    for (way, shown) in WAYS {
-        let cells = ROUTES.map(|route| {
-            let figure = |way: &str, what: &str| of(&format!("{route}.{way}.{what}"));
-            let (cpu, per_second) = (figure(way, "cpu_us"), figure(way, "per_second"));
-            let (more, share) = match way {
-                "nobody" => (None, None),
-                _ => (less(cpu, figure("nobody", "cpu_us")), figure("nobody", "per_second")),
-            };
-            format!(
-                "{} | {} | {} | {}",
-                show(cpu),
-                signed(more),
-                show(per_second),
-                times(per_second, share)
-            )
-        });
-        line(&format!("| {shown} | {} |", cells.join(" | ")));
-    }
-    line("");
-    let (keys, nobody) = (of("rounds.keys.cpu_us"), of("rounds.nobody.cpu_us"));
-    line(&format!(
-        "With {KEYS} keys in turn, of which the gate remembers none, `GET /api/v1/info` takes {} µs of \
-         CPU time, {} more than the same requests where nobody is known ({}).",
-        show(keys),
-        signed(less(keys, nobody)),
-        show(nobody),
-    ));
-    line("");
-    line(&format!("Logins, {LOGINS_AT_ONCE} clients at once (aim: 0.8×):"));
-    line("");
-    line("| | CPU ms | ÷ Argon2id | per second | a core | ÷ Argon2id |");
-    line("|---|--:|--:|--:|--:|--:|");
-    let cores = thread::available_parallelism()?.get() as f64;
-    for (what, shown) in [
-        ("argon2", "Argon2id by itself"),
-        ("login.right", "a right password"),
-        ("login.wrong", "a wrong password"),
-        ("login.nobody", "an unknown user"),
-    ] {
-        let figure = |what: &str, figure: &str| of(&format!("{what}.{figure}"));
-        let (cpu, per_second) = (figure(what, "cpu_ms"), figure(what, "per_second"));
-        line(&format!(
-            "| {shown} | {} | {} | {} | {} | {} |",
-            show(cpu),
-            times(cpu, figure("argon2", "cpu_ms")),
-            show(per_second),
-            show(per_second.map(|it| it / cores)),
-            times(per_second, figure("argon2", "per_second")),
-        ));
-    }
-    line("");
-    let (known, unknown) = refused.means().context("there are no pairs")?;
-    let found = refused.difference().context("there are no pairs")?;
-    line(&format!(
-        "Refused logins one after the other, {pairs} pairs of a known and an unknown user: {known:.0} \
-         and {unknown:.0} µs on average. They differ by {:+.1} µs with a standard error of {:.1} \
-         (median of the pairs: {:+.1}), which is {} at a level of 5 %. A difference of {:.0} µs, {:.2} \
-         % of a login, would have been found with a power of 95 %.",
-        found.mean,
-        found.error,
-        found.median,
-        if found.is_found() { "more than chance" } else { "no more than chance" },
-        found.would_be_found(),
-        found.would_be_found() * 100.0 / unknown,
-    ));
-    Ok(text)
-}
-
-/// A difference, with its sign; nothing for what is the base.
-fn signed(figure: Option<f64>) -> String {
-    figure.map_or_else(String::new, |it| format!("{it:+.1}"))
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ mod payload;
 mod process;
 mod report;
 mod serve;
-mod timing;
 
 use anyhow::{Result, bail};
 
@@ -22,7 +21,10 @@ pub fn run(arguments: &[&str]) -> Result<()> {
         ["jobs", rest @ ..] => jobs::run(rest),
         ["auth", rest @ ..] => auth::run(rest),
         other => {
-            bail!("there is no benchmark `{}`; there are `serve`, `jobs` and `auth`", other.join(" "))
+            bail!(
+                "there is no benchmark `{}`; there are `serve`, `jobs` and `auth`",
+                other.join(" ")
+            )
         }
     }
 }

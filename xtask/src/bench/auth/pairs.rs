@@ -1,6 +1,8 @@
 //! Whether one thing takes longer than another: both are measured in pairs, so that what else the
 //! machine does meets both, and what was not found is told together with what would have been.
 
+use super::median;
+
 /// How long the two of each pair took, in microseconds.
 #[derive(Debug, Default)]
 pub struct Pairs(pub Vec<(f64, f64)>);
@@ -30,7 +32,7 @@ impl Pairs {
         let mean = all.iter().sum::<f64>() / count;
         let squares: f64 = all.iter().map(|it| (it - mean).powi(2)).sum();
         let error = (squares / (count - 1.0) / count).sqrt();
-        Some(Difference { mean, error, median: super::serve::median(&all)? })
+        Some(Difference { mean, error, median: median(&all)? })
     }
 
     /// Two pairs at least: one says nothing of how much they vary.
