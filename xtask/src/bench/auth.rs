@@ -25,7 +25,7 @@ use super::{
     measure::{self, Cost},
     process,
     report::{self, show},
-    serve::{CLIENTS, median},
+    serve::CLIENTS,
 };
 use pairs::Pairs;
 
