@@ -113,9 +113,12 @@ pub fn run(arguments: &[&str]) -> Result<()> {
         let others = machine.saturating_sub(own).as_secs_f64() / began.elapsed().as_secs_f64();
         add("others", others);
     }
-    println!("{} pairs of refused logins", options.pairs);
-    let refused = refused_logins(&Known::start()?, options.pairs)?;
-    let text = page::render(&options, &figures, &refused)?;
+    println!("{} pairs of refused logins, twice", options.pairs);
+    let known = Known::start()?;
+    known.users("known", options.pairs.div_ceil(PER_ACCOUNT))?;
+    let refused = refused_logins(&known, ["known", "other"], 8, options.pairs)?;
+    let control = refused_logins(&known, ["third", "ghost"], 9, options.pairs)?;
+    let text = page::render(&options, &figures, &refused, &control)?;
     println!("\n{text}");
     if options.date.is_some() {
         report::write("auth", &text)?;
@@ -369,10 +372,9 @@ fn log_in(
     Ok(())
 }
 
-/// Logins with a wrong password, of somebody known and of somebody unknown, one after the other. None
-/// meets a lock, and the names are of one length.
-fn refused_logins(known: &Known, count: usize) -> Result<Pairs> {
-    known.users("known", count.div_ceil(PER_ACCOUNT))?;
+/// Logins with a wrong password, of somebody and of somebody else, one after the other. None meets a
+/// lock, and the names are of one length.
+fn refused_logins(known: &Known, names: [&str; 2], block: usize, count: usize) -> Result<Pairs> {
     let mut connection = Connection::open(known.server.port)?;
     let mut pairs = Pairs::default();
     for number in 0..count {
@@ -380,8 +382,8 @@ fn refused_logins(known: &Known, count: usize) -> Result<Pairs> {
         // Thue-Morse: which comes first goes with nothing else, such as addresses that are new.
         let first = (number.count_ones() % 2) as usize;
         for which in [first, 1 - first] {
-            let email = email(["known", "other"][which], number / PER_ACCOUNT);
-            let address = address(9, number * 2 / PER_ADDRESS);
+            let email = email(names[which], number / PER_ACCOUNT);
+            let address = address(block, number * 2 / PER_ADDRESS);
             let asked = Instant::now();
             log_in(&mut connection, &email, "wrong", &address, 401)?;
             took[which] = asked.elapsed().as_secs_f64() * 1e6;
