@@ -202,6 +202,11 @@ impl Caller {
         &self.subject
     }
 
+    /// Whose data it may see.
+    pub fn tenant(&self) -> &str {
+        self.scope.tenant()
+    }
+
     /// The user, if it is one.
     pub fn user(&self) -> Option<Ulid> {
         self.user
