@@ -8,13 +8,14 @@ use serde_json::Value;
 
 /// Who may depend on whom. The order is the ladder in ARCHITECTURE.md: a crate leans only on crates
 /// above it. Adding a line here is a decision; removing one is a present.
-const LADDER: [(&str, &[&str]); 10] = [
+const LADDER: [(&str, &[&str]); 11] = [
     ("modelyard-kernel", &[]),
     ("modelyard-schema", &["modelyard-kernel"]),
     ("modelyard-testkit", &["modelyard-kernel", "modelyard-schema"]),
     ("modelyard-flow", &["modelyard-kernel"]),
     ("modelyard-access", &["modelyard-kernel", "modelyard-flow"]),
     ("modelyard-run", &["modelyard-kernel", "modelyard-flow"]),
+    ("modelyard-ops", &["modelyard-kernel"]),
     ("modelyard-ml", &["modelyard-kernel", "modelyard-flow", "modelyard-run"]),
     (
         "modelyard",
@@ -25,6 +26,7 @@ const LADDER: [(&str, &[&str]); 10] = [
             "modelyard-access",
             "modelyard-run",
             "modelyard-ml",
+            "modelyard-ops",
         ],
     ),
     ("rust-service", &["modelyard"]),
