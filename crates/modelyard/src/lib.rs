@@ -30,6 +30,7 @@ pub mod worker;
 pub use modelyard_kernel::part::{Checked, Progress};
 pub use modelyard_kernel::{Health, form::Bounds};
 pub use modelyard_ml::info::{AssessedStatus, ModelMetadata, PeriodType, ServiceId, ServiceInfo};
+pub use modelyard_ops::rate::{Per, RateLimiting};
 pub use modelyard_run::artifact::{Access, Hierarchy};
 pub use modelyard_run::config::schema::{ConfigSchema, Field, FieldKind};
 pub use modelyard_run::frame::{Cell, Frame};

@@ -251,7 +251,7 @@ fn check(request: &Request) -> Result<(), Failure> {
 }
 
 /// The path within a service, where several are served.
-fn below_service(path: &str) -> &str {
+pub(crate) fn below_service(path: &str) -> &str {
     let below = path.strip_prefix("/services/").and_then(|it| it.find('/').map(|at| &it[at..]));
     below.unwrap_or(path)
 }

@@ -16,9 +16,11 @@ use modelyard_flow::job::{Engine, Workers};
 use modelyard_flow::schedule::Schedules;
 use modelyard_kernel::background::{compute, on_a_thread};
 use modelyard_kernel::blobs::OpenError;
+use modelyard_kernel::part::Counter;
 use modelyard_kernel::{Background, Blobs, Caller, Clock, Db, Failure, HealthCheck, Ulid, db};
 use modelyard_ml::info::PeriodType;
 use modelyard_ml::ml::Ml;
+use modelyard_ops::rate::{self, ENTRIES, Limiter, MemoryStore, RateLimiting, Store};
 use modelyard_run::runner::{RunError, Workspace};
 use modelyard_schema::SchemaError;
 use serde_json::Value;
@@ -30,14 +32,16 @@ use crate::access::{Access, AccessError};
 use crate::app::{self, Assembled, Shared, TENANT};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::health;
-use crate::http::{self, Authenticator, NotAHeader, ServeOptions, Sites, Tls, TlsError};
+use crate::http::{
+    self, Authenticator, NotAHeader, RateError, Rates, ServeOptions, Sites, Tls, TlsError,
+};
 use crate::metrics::Metrics;
 use crate::openapi::About;
 use crate::page;
 use crate::process;
 use crate::registration::{self, Pending};
 use crate::service::{Service, ServiceError};
-use crate::settings::{Settings, SettingsError};
+use crate::settings::{RateLimits, Settings, SettingsError};
 
 /// How often content that nobody refers to is looked for.
 const SWEEP: Duration = Duration::from_secs(600);
@@ -102,6 +106,9 @@ pub enum ServeError {
     /// A name for the key's header is none.
     #[error(transparent)]
     Header(#[from] NotAHeader),
+    /// Requests cannot be counted.
+    #[error(transparent)]
+    Rates(#[from] rate::OpenError),
     /// A model's own start failed.
     #[error("the model `{service}` does not start")]
     Model {
@@ -495,6 +502,7 @@ async fn launch(
     if open {
         tracing::warn!("nobody has to log in, since there is no user and no key yet");
     }
+    let limiting = Limiting::open(settings, shared)?;
     let mut names = Vec::with_capacity(services.len());
     let mut routers = Vec::with_capacity(services.len());
     let mut assembled = Vec::with_capacity(services.len());
@@ -510,7 +518,8 @@ async fn launch(
             .map(|it| if settings.server.tls.is_some() { it.over_tls() } else { it })
             .map(|it| if alone { it } else { it.below(&format!("/services/{id}")) });
         let check = registration.as_ref().map(Pending::health_check);
-        let (service, routes) = build(service, shared, settings, address, keyed, check)?;
+        let (service, routes) =
+            build(service, shared, settings, (address, keyed, &limiting), check)?;
         names.push((id.clone(), service.name.clone()));
         registrations.extend(registration.map(|it| (it, id.clone(), service.info.clone())));
         routers.push((id, routes));
@@ -528,7 +537,8 @@ async fn launch(
         .with_service_keys(own_keys)
         .knowing(shared.access.clone(), Rules::default())
         .within(sites(settings, address));
-    let routes = http::mount(routers, http::guarded(front, authenticator));
+    let rates = limiting.of("front", &RateLimiting::default())?.0;
+    let routes = http::mount(routers, http::guarded(front, rates, authenticator));
     Ok(Launched { routes, services: names, registrations, open })
 }
 
@@ -564,8 +574,7 @@ fn build(
     service: Service,
     shared: &Shared,
     settings: &Settings,
-    address: SocketAddr,
-    is_known_elsewhere: bool,
+    (address, is_known_elsewhere, limiting): (SocketAddr, bool, &Limiting),
     registration: Option<HealthCheck>,
 ) -> Result<(Assembled, Router), ServeError> {
     for note in &service.notes {
@@ -582,14 +591,50 @@ fn build(
     let authenticator = authenticator
         .knowing(shared.access.clone(), service.rules.clone())
         .within(sites(settings, address));
+    let (rates, counters) = limiting.of(service.info.id.as_str(), &service.rate_limiting)?;
     let mut service = app::assemble(service, shared, registration)?;
+    service.counters.extend(counters);
     shared.metrics.add_service(&service.id, std::mem::take(&mut service.counters))?;
     let mut about = About::new(service.configs.schema(), service.info.clone());
     about.key_header = needs_key.then(|| header.clone());
     let routes = std::mem::take(&mut service.routes);
     let openapi = std::mem::take(&mut service.openapi);
     let routes = page::with_pages(routes, openapi, &about)?;
-    Ok((service, http::guarded(routes, authenticator)))
+    Ok((service, http::guarded(routes, rates, authenticator)))
+}
+
+/// How often somebody may ask: what the settings say, and where it is counted.
+struct Limiting {
+    settings: RateLimits,
+    store: Arc<dyn Store>,
+    clock: Clock,
+}
+
+impl Limiting {
+    fn open(settings: &Settings, shared: &Shared) -> Result<Self, ServeError> {
+        let (settings, clock) = (settings.rate_limits.clone(), shared.clock.clone());
+        let store = match &settings.redis_url {
+            Some(url) => rate::open(url)?,
+            None => Arc::new(MemoryStore::new(clock.clone(), ENTRIES)),
+        };
+        Ok(Self { settings, store, clock })
+    }
+
+    /// The layer of a service, and what it counts.
+    fn of(
+        &self,
+        service: &str,
+        own: &RateLimiting,
+    ) -> Result<(Option<Rates>, Vec<Counter>), ServeError> {
+        let limits = own.clone().overruled_by(&self.settings.limits).read(service);
+        let limits = limits.map_err(|it| ServiceError::from(RateError::from(it)))?;
+        let limiter =
+            Limiter::new(self.store.clone(), self.settings.on_failure, self.clock.clone());
+        let counters = limiter.counters();
+        let rates = Rates::new(limiter, limits);
+        let counters = rates.iter().flat_map(|_| counters.clone()).collect();
+        Ok((rates, counters))
+    }
 }
 
 /// Refuses to let everybody on a network do everything. `has_identity`: somebody has an account, so

@@ -27,6 +27,7 @@ use modelyard_kernel::part::Checked;
 use modelyard_ml::info::{InfoError, ServiceInfo};
 use modelyard_ml::ml;
 use modelyard_ml::project::{Adapters, Project};
+use modelyard_ops::rate::RateLimiting;
 use modelyard_run::artifact::{Access, Hierarchy};
 use modelyard_run::config::schema::ConfigSchema;
 use modelyard_run::runner::{Limits, ModelError, Runner, ShellRunner, TemplateError};
@@ -36,6 +37,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::http::{RateError, check_rates};
 use crate::server::{self, ServeError};
 use crate::settings::flags::Flags;
 use crate::settings::{Options, Settings};
@@ -60,6 +62,7 @@ pub struct Service {
     pub(crate) checks: Vec<HealthCheck>,
     pub(crate) api_keys: Vec<String>,
     pub(crate) rules: Rules,
+    pub(crate) rate_limiting: RateLimiting,
     /// What the operator should read at start.
     pub(crate) notes: Vec<String>,
 }
@@ -82,6 +85,9 @@ pub enum ServiceError {
     /// A rule of [`ServiceBuilder::with_permissions`] is about a permission that there is not.
     #[error("`with_permissions`: {0}")]
     Permission(#[from] UnknownPermission),
+    /// Its limits are none.
+    #[error(transparent)]
+    Rates(#[from] RateError),
 }
 
 impl Service {
@@ -108,6 +114,7 @@ impl Service {
             checks: Vec::new(),
             api_keys: Vec::new(),
             rules: Rules::default(),
+            rate_limiting: RateLimiting::default(),
             notes: Vec::new(),
         };
         ServiceBuilder { service, settings: Vec::new() }
@@ -284,6 +291,24 @@ impl ServiceBuilder {
         self
     }
 
+    /// How often somebody may ask. What the settings `rate_limits` say is better, each key by itself and
+    /// each endpoint.
+    ///
+    /// ```
+    /// # use modelyard::{RateLimiting, Service, ServiceInfo};
+    /// # let builder = Service::builder(ServiceInfo::new("my-model", "My model"));
+    /// builder.with_rate_limiting(
+    ///     RateLimiting::new(["100/minute", "1000/hour"])
+    ///         .endpoint("/api/v1/ml/$train", ["10/hour", "50/day"]),
+    /// );
+    /// ```
+    ///
+    /// [`build`](Self::build) says when one of them is no limit, or of no endpoint.
+    pub fn with_rate_limiting(mut self, limits: RateLimiting) -> Self {
+        self.service.rate_limiting = limits;
+        self
+    }
+
     /// Adds a field of your own to `/api/v1/info`.
     pub fn with_info_field(mut self, name: &str, value: Value) -> Self {
         self.service.info_fields.insert(name.to_owned(), value);
@@ -341,6 +366,7 @@ impl ServiceBuilder {
     pub fn build(self) -> Result<Service, ServiceError> {
         self.service.info.check()?;
         self.service.rules.check()?;
+        check_rates(&self.service.rate_limiting)?;
         Ok(self.service)
     }
 

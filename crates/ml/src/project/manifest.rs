@@ -27,6 +27,7 @@ pub const SETTINGS: &[&str] = &[
     "info",
     "access",
     "mail",
+    "rate_limits",
 ];
 
 /// The tables that describe the model.

@@ -28,6 +28,9 @@ use crate::permissions;
 /// Whose data it is, until there are tenants.
 const TENANT: &str = "default";
 
+/// Who asks where everybody may.
+pub(super) const ANONYMOUS: &str = "anonymous";
+
 /// The docs page is nothing without its script and style.
 const OPEN_BELOW: &str = "/docs/";
 
@@ -68,7 +71,7 @@ pub struct NotAHeader(String);
 impl Authenticator {
     /// Everyone may do everything.
     pub fn open(service: &str) -> Self {
-        let anonymous = Caller::new("anonymous", TENANT, service, Grants::All);
+        let anonymous = Caller::new(ANONYMOUS, TENANT, service, Grants::All);
         Self(Arc::new(Inner {
             sites: Sites::default(),
             service: service.to_owned(),

@@ -9,7 +9,8 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PAT
 /// What such a page may see beside what browsers always show.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "etag, location, retry-after, x-request-id, content-disposition, content-range, accept-ranges, \
-     www-authenticate",
+     www-authenticate, ratelimit, ratelimit-policy, x-ratelimit-limit, x-ratelimit-remaining, \
+     x-ratelimit-reset",
 );
 /// How long a browser remembers what may be asked, in seconds.
 const REMEMBERED: HeaderValue = HeaderValue::from_static("600");

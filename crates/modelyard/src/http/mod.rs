@@ -16,6 +16,7 @@ mod limits;
 mod misses;
 mod networks;
 mod observe;
+mod rate;
 mod refusal;
 mod serve;
 mod sites;
@@ -48,6 +49,9 @@ pub use client::{ForwardedHeader, Proxies};
 pub(crate) use compress::accepts_gzip;
 pub use cors::Cors;
 pub use limits::Limits;
+pub(crate) use rate::FIELDS as RATE_FIELDS;
+pub use rate::{RateError, Rates};
+pub(crate) use rate::{check as check_rates, check_endpoint, is_limitable};
 pub use serve::{ServeOptions, serve};
 pub use sites::Sites;
 pub use tls::{Tls, TlsError, TlsFiles};
@@ -65,9 +69,15 @@ pub struct Surroundings {
     pub admin_networks: Vec<IpNet>,
 }
 
-/// The routes of one service behind its authenticator, which also hides what is missing.
-pub fn guarded(routes: Router, authenticator: Authenticator) -> Router {
-    misses::answered(routes).layer(networks::Hide).layer(authenticator)
+/// The routes of one service behind its authenticator, which also hides what is missing, and its
+/// limits, which count who was let in.
+pub fn guarded(routes: Router, rates: Option<Rates>, authenticator: Authenticator) -> Router {
+    let hidden = misses::answered(routes).layer(networks::Hide);
+    let limited = match rates {
+        Some(rates) => hidden.layer(rates),
+        None => hidden,
+    };
+    limited.layer(authenticator)
 }
 
 /// Puts guarded services side by side, each below `/services/{id}`; a single one is also at `/`,

@@ -90,7 +90,7 @@ fn app_within(routes: Router, limits: Limits, around: Surroundings) -> App {
 }
 
 fn open() -> App {
-    app_of(guarded(routes(), Authenticator::open("test")), limits())
+    app_of(guarded(routes(), None, Authenticator::open("test")), limits())
 }
 
 async fn send(app: &App, method: &str, path: &str, body: impl Into<Body>) -> Response {
@@ -169,7 +169,7 @@ async fn a_defect_is_one_line_of_the_log_with_the_id_of_its_request() {
 #[tokio::test]
 async fn addresses_in_answers_are_those_that_the_operator_says() {
     let public = "https://models.example/dengue";
-    let routes = guarded(routes(), Authenticator::open("test"));
+    let routes = guarded(routes(), None, Authenticator::open("test"));
     let around = Surroundings { public_url: Some(public.to_owned()), ..Surroundings::default() };
     let behind = app_within(routes, limits(), around);
     for (app, origin) in [(open(), format!("http://{HOST}")), (behind, public.to_owned())] {
@@ -254,7 +254,7 @@ async fn an_answer_that_does_not_come_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn more_requests_than_can_be_answered_are_turned_away() {
     let limits = Limits { concurrent_requests: 1, ..limits() };
-    let app = app_of(guarded(routes(), Authenticator::open("test")), limits);
+    let app = app_of(guarded(routes(), None, Authenticator::open("test")), limits);
     let other = app.clone();
     let background = Background::default();
     background.spawn(async move {
@@ -290,7 +290,7 @@ async fn a_body_that_is_too_long_is_413_whether_announced_or_not() {
 #[tokio::test]
 async fn the_limit_of_a_body_bounds_how_much_json_is_in_it() {
     let limits = Limits { body_bytes: 4 << 20, ..limits() };
-    let app = app_of(guarded(routes(), Authenticator::open("test")), limits);
+    let app = app_of(guarded(routes(), None, Authenticator::open("test")), limits);
     let list = |length: usize| format!("[{}0]", "0,".repeat(length - 1));
     assert_eq!(send(&app, "POST", "/things", list(131_000)).await.status(), 200);
     let response = send(&app, "POST", "/things", list(131_073)).await;
@@ -338,7 +338,7 @@ async fn long_answers_are_compressed_for_those_who_read_it() {
 async fn without_the_key_nobody_learns_anything() {
     let keys = ["sk_one".to_owned(), "sk_two".to_owned()];
     let authenticator = Authenticator::new("test", "X-API-Key", keys).unwrap();
-    let routes = guarded(routes(), authenticator);
+    let routes = guarded(routes(), None, authenticator);
     let app = app_of(mount(vec![("a".to_owned(), routes)], Router::new()), limits());
     let ask = async |path: &str, name: &str, value: &str| {
         let request = Request::get(path).header(name, value);
@@ -372,10 +372,10 @@ async fn without_the_key_nobody_learns_anything() {
 async fn several_services_are_side_by_side_behind_a_front() {
     let service = |name: &'static str| {
         let routes = Router::new().route("/who", get(move || async move { name }));
-        (name.to_owned(), guarded(routes, Authenticator::open(name)))
+        (name.to_owned(), guarded(routes, None, Authenticator::open(name)))
     };
     let front = Router::new().route("/", get(|| async { "front" }));
-    let front = guarded(front, Authenticator::open("front"));
+    let front = guarded(front, None, Authenticator::open("front"));
     let app = app_of(mount(vec![service("a"), service("b")], front), limits());
     for (path, body) in [("/services/a/who", "a"), ("/services/b/who", "b"), ("/", "front")] {
         assert_eq!(text(send(&app, "GET", path, "").await).await, body);
@@ -391,7 +391,7 @@ async fn several_services_are_side_by_side_behind_a_front() {
 #[tokio::test]
 async fn requests_are_measured_by_route() {
     let metrics = Metrics::new().unwrap();
-    let service = guarded(routes(), Authenticator::open("test"));
+    let service = guarded(routes(), None, Authenticator::open("test"));
     let app = app(
         mount(vec![("a".to_owned(), service)], Router::new()),
         Clock::system(),
@@ -585,7 +585,7 @@ async fn a_request_says_who_asks_and_only_proxies_that_are_trusted_are_believed(
     let logged = logged.with_writer(move || writer.clone()).finish();
     let _logged = tracing::subscriber::set_default(logged);
     let forwarded = [("x-forwarded-for", "192.0.2.1"), ("x-forwarded-proto", "https")];
-    let routes = || guarded(routes(), Authenticator::open("test"));
+    let routes = || guarded(routes(), None, Authenticator::open("test"));
     for (around, headers, expected) in [
         (Surroundings::default(), &forwarded[..], "127.0.0.1 false"),
         (behind_a_proxy(None, &[]), &forwarded, "192.0.2.1 true"),
@@ -610,7 +610,7 @@ async fn a_request_says_who_asks_and_only_proxies_that_are_trusted_are_believed(
 async fn from_elsewhere_administration_is_as_if_it_were_not_there() {
     let authenticator = || Authenticator::new("test", "X-API-Key", ["key".to_owned()]).unwrap();
     let routes = || {
-        let service = ("a".to_owned(), guarded(routes(), authenticator()));
+        let service = ("a".to_owned(), guarded(routes(), None, authenticator()));
         mount(vec![service], Router::new())
     };
     let around = behind_a_proxy(None, &["192.0.2.0/24"]);

@@ -61,6 +61,7 @@ Every answer has an `x-request-id`, which the log of the server knows. Whatever 
 problem document (RFC 9457) with a stable `code`, and one answer has every violation of a request. \
 Every GET can be asked as HEAD. Answers with an `ETag` are not sent again to who names it in \
 `If-None-Match`; a change that names one in `If-Match` is made only if nobody else was quicker. \
+Where there are rate limits, `RateLimit` and `RateLimit-Policy` say of each what is left and what it is. \
 Answers are compressed for clients that accept gzip.";
 
 /// Completes the document of a service.

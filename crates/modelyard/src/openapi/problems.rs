@@ -6,6 +6,7 @@ use modelyard_kernel::{Failure, Kind};
 use serde_json::{Value, json};
 
 use super::operation::Operation;
+use crate::http::{RATE_FIELDS, is_limitable};
 
 /// A problem that operations share.
 struct Shared {
@@ -104,10 +105,11 @@ fn shared() -> [Shared; 16] {
         },
         of(
             "TooManyRequests",
-            "Too many jobs are waiting; try again later.",
+            "More was asked than a rate limit or quota allows, or too many jobs are waiting; try again \
+             after the seconds of `Retry-After`.",
             Kind::Exhausted,
-            "queue_full",
-            "1000 jobs are waiting already, try again when some are done",
+            "rate_limited",
+            "more than 100 a minute are not answered, try again in 3 seconds",
         ),
         of(
             "InternalServerError",
@@ -139,10 +141,6 @@ fn shared() -> [Shared; 16] {
         ),
     ]
 }
-
-/// What begins a job, which may have to wait behind too many others.
-const SUBMITS: [&str; 5] =
-    ["train_model", "predict_with_model", "train_in_batch", "predict_in_batch", "execute_task"];
 
 /// What takes files of several types, and gives some.
 const FILES: [&str; 2] = ["train_in_batch", "predict_in_batch"];
@@ -181,6 +179,12 @@ pub(super) fn responses() -> impl Iterator<Item = (&'static str, Value)> {
         };
         let (header, description, kind) = header;
         response["headers"][header] = json!({"description": description, "schema": {"type": kind}});
+        if name == "TooManyRequests" {
+            for (header, description, kind) in RATE_FIELDS {
+                response["headers"][header] =
+                    json!({"description": description, "schema": {"type": kind}});
+            }
+        }
         (name, response)
     })
 }
@@ -223,7 +227,8 @@ fn applies(it: &Operation<'_>, status: &str) -> bool {
         "501" => FILES.contains(&id),
         "416" => id == "download_artifact",
         "422" => takes_input,
-        "429" => SUBMITS.contains(&id) || is_own,
+        // Whether there are limits is up to who runs it.
+        "429" => is_limitable(it.path),
         _ => true,
     }
 }

@@ -10,14 +10,16 @@ use std::time::Duration;
 use ipnet::IpNet;
 use modelyard_flow::job::{PolicyChange, Workers};
 use modelyard_ml::project::units;
+use modelyard_ops::rate::{MOST_LIMITS, OnFailure, Per, Policy, RateLimiting};
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::merge::Layers;
 use super::{
     Access, Auth, BlobStore, Data, Database, ForwardedHeader, InfoSettings, Jobs, LogFormat,
-    Logging, Mail, Registration, Server, Settings, Tasks, TlsFiles,
+    Logging, Mail, RateLimits, Registration, Server, Settings, Tasks, TlsFiles,
 };
+use crate::http::{RateError, check_endpoint};
 
 const DEFAULTS: &str = include_str!("../../settings.default.toml");
 /// The settings file, where none is named.
@@ -42,6 +44,9 @@ pub(super) const CONTRACT: [(&str, &str); 12] = [
     ("SERVICEKIT_REGISTRATION_KEY", "registration.key"),
     ("GIT_REVISION", "info.git_revision"),
 ];
+
+/// The table of endpoints that have limits of their own.
+const ENDPOINTS: &str = "rate_limits.endpoints.";
 
 /// What the command line says, and the program itself.
 #[derive(Clone, Debug, Default)]
@@ -482,6 +487,62 @@ impl Reader<'_> {
         origins
     }
 
+    /// How often somebody may ask.
+    fn rate_limits(&self) -> RateLimits {
+        let quota = self.some("rate_limits.quota").filter(|it| match Policy::quota(it) {
+            Ok(_) => true,
+            Err(why) => {
+                self.wrong("rate_limits.quota", format!("a quota such as \"5000/day\"; {why}"))
+            }
+        });
+        let default = self.layers.get("rate_limits.default").map(|it| it.0);
+        let mut limits = RateLimiting {
+            default: default.map_or_else(Vec::new, |it| self.limits("rate_limits.default", it)),
+            quota,
+            per: Per::named(&self.text("rate_limits.per")).unwrap_or_else(|| {
+                self.wrong("rate_limits.per", "`caller`, `user`, `key`, `tenant` or `address`")
+            }),
+            ..RateLimiting::default()
+        };
+        for (key, value) in self.layers.below(ENDPOINTS) {
+            let path = key.strip_prefix(ENDPOINTS).unwrap_or_default();
+            match check_endpoint(path) {
+                Ok(()) => drop(limits.endpoints.insert(path.to_owned(), self.limits(key, value))),
+                Err(RateError::Unknown { hint, .. }) => {
+                    self.wrong(key, format!("no endpoint{hint}"))
+                }
+                Err(other) => self.wrong(key, format!("no limit: {other}")),
+            }
+        }
+        RateLimits {
+            limits,
+            redis_url: self.some("rate_limits.redis_url"),
+            on_failure: match self.text("rate_limits.on_failure").as_str() {
+                "open" => OnFailure::Open,
+                "closed" => OnFailure::Closed,
+                _ => self.wrong("rate_limits.on_failure", "`open` or `closed`"),
+            },
+        }
+    }
+
+    /// A list of limits. One that is empty is none, but for an endpoint, which is free then.
+    fn limits(&self, key: &str, value: &toml::Value) -> Vec<String> {
+        let expected = |why: &str| format!("a list of limits such as [\"100/minute\"]{why}");
+        let texts = value.as_array().map(|it| it.iter().map(|it| it.as_str()));
+        let Some(texts) = texts.and_then(|it| it.collect::<Option<Vec<&str>>>()) else {
+            return self.wrong(key, expected(""));
+        };
+        if texts.len() > MOST_LIMITS - 1 {
+            return self.wrong(key, expected(&format!(", at most {} of them", MOST_LIMITS - 1)));
+        }
+        for text in &texts {
+            if let Err(why) = text.parse::<Policy>() {
+                return self.wrong(key, expected(&format!("; of `{text}`: {why}")));
+            }
+        }
+        texts.into_iter().map(str::to_owned).collect()
+    }
+
     /// Both files, or none.
     fn tls(&self) -> Option<TlsFiles> {
         let file = |key| self.some(key).map(PathBuf::from);
@@ -600,6 +661,7 @@ fn build(mut layers: Layers, mut problems: Vec<SettingsError>) -> Result<Setting
             password: it.some("mail.password"),
             from: it.text("mail.from"),
         },
+        rate_limits: it.rate_limits(),
         registration: Registration {
             url: it.some("registration.url"),
             host: it.some("registration.host"),

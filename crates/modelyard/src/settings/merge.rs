@@ -17,8 +17,10 @@ const SECRETS: [&str; 6] = [
     "mail.user",
     "mail.password",
 ];
-/// A table whose keys are the provider's, not ours.
-const FREE: &str = "blobs.options.";
+/// Options of a provider.
+const OPTIONS: &str = "blobs.options.";
+/// Tables whose keys are not ours: those of a provider, and endpoints.
+const FREE: [&str; 2] = [OPTIONS, "rate_limits.endpoints."];
 
 /// A setting as it is shown to people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +120,7 @@ impl Layers {
     }
 
     fn set(&mut self, key: &str, value: Value, origin: String) -> Result<(), SettingsError> {
-        if !key.starts_with(FREE) {
+        if !FREE.iter().any(|it| key.starts_with(it)) {
             let Some((known, _)) = self.values.get(key) else {
                 return Err(self.unknown(key, &origin));
             };
@@ -171,11 +173,17 @@ impl Layers {
     /// The keys and values of the provider's own table.
     pub(super) fn free(&self) -> Vec<(String, String)> {
         let found = self.values.iter().filter_map(|(key, (value, _))| {
-            let key = key.strip_prefix(FREE)?;
+            let key = key.strip_prefix(OPTIONS)?;
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             Some((key.to_owned(), text))
         });
         found.collect()
+    }
+
+    /// What is below a table, with whole keys.
+    pub(super) fn below(&self, table: &str) -> impl Iterator<Item = (&str, &Value)> {
+        let below = self.values.iter().filter(move |it| it.0.starts_with(table));
+        below.map(|(key, (value, _))| (key.as_str(), value))
     }
 
     /// Everything, for people.

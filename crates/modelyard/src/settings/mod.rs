@@ -18,6 +18,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use modelyard_flow::job::{PolicyChange, Workers};
 use modelyard_kernel::db;
+use modelyard_ops::rate::{OnFailure, RateLimiting};
 
 use crate::http::{Cors, Limits, Proxies, Surroundings};
 
@@ -46,6 +47,8 @@ pub struct Settings {
     pub access: Access,
     /// Where mails go.
     pub mail: Mail,
+    /// How often somebody may ask.
+    pub rate_limits: RateLimits,
     /// The orchestrator.
     pub registration: Registration,
     /// What is written to standard error.
@@ -183,6 +186,21 @@ pub struct Mail {
 impl std::fmt::Debug for Mail {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Mail").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+/// How often somebody may ask.
+#[derive(Clone)]
+#[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
+pub struct RateLimits {
+    pub limits: RateLimiting,
+    pub redis_url: Option<String>,
+    pub on_failure: OnFailure,
+}
+
+impl std::fmt::Debug for RateLimits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RateLimits").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 

@@ -23,6 +23,7 @@ mod large_body;
 mod lingering;
 mod login;
 mod outage;
+mod rates;
 mod restarting;
 mod samples;
 mod scheduled;

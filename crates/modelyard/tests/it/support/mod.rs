@@ -4,6 +4,7 @@
 mod model;
 pub mod postgres;
 pub mod program;
+pub mod redis;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
