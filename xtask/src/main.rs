@@ -17,6 +17,7 @@ mod kept;
 mod lint;
 mod postgres;
 mod python;
+mod redis;
 mod shell;
 mod steps;
 mod test;
@@ -27,8 +28,8 @@ const USAGE: &str = "\
 cargo xtask COMMAND
 
   test [--fast] [--without-chap] [-- ARGUMENTS]
-      Everything that must pass: the suite on SQLite and on a throw-away PostgreSQL, doc tests, the
-      Python example's own tests, croniter, and the real clients. --fast leaves croniter and the
+      Everything that must pass: the suite on SQLite and on a throw-away PostgreSQL and Redis, doc
+      tests, the Python example's own tests, croniter, and the real clients. --fast leaves croniter and the
       clients out. ARGUMENTS go to the test runner, and then only the suite runs.
   lint
       Formatting, clippy, rustdoc, cargo-deny where it is installed, and paths of one machine.
@@ -48,6 +49,8 @@ cargo xtask COMMAND
   bench auth [--date YYYY-MM-DD] [--repeats N] [--seconds N] [--pairs N]
       What it costs to know who asks, how many log in, and whether the time of a refused login tells
       that there is such a user; with --date, docs/benchmarks.md is rewritten.
+  bench rate
+      What deciding about rate limits costs, in CPU time.
 ";
 
 fn main() -> ExitCode {

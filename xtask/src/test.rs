@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::{
     clients::{self, Chap},
-    croniter, postgres, python,
+    croniter, postgres, python, redis,
     shell::{self, cargo},
     steps::Steps,
 };
@@ -47,6 +47,7 @@ pub fn run(arguments: &[&str]) -> Result<()> {
 /// Each integration test runs on both databases by itself; it is told where PostgreSQL is.
 fn suite(arguments: &[&str]) -> Result<()> {
     let (url, _postgres) = postgres::of_tests()?;
+    let (redis_url, _redis) = redis::of_tests()?;
     let mut command = if shell::is_installed("cargo-nextest", &["nextest", "--version"]) {
         cargo(&["nextest", "run", "--workspace", "--profile", "ci"])
     } else {
@@ -55,7 +56,8 @@ fn suite(arguments: &[&str]) -> Result<()> {
         command.args(["--lib", "--bins", "--tests", "--examples"]);
         command
     };
-    shell::run(command.args(arguments).env("TEST_DATABASE_URL", url))
+    command.env("TEST_DATABASE_URL", url).env("TEST_REDIS_URL", redis_url);
+    shell::run(command.args(arguments))
 }
 
 /// The example's scripts have tests of their own, on Python's standard library.

@@ -10,6 +10,7 @@ mod load;
 mod measure;
 mod payload;
 mod process;
+mod rate;
 mod report;
 mod serve;
 
@@ -20,11 +21,10 @@ pub fn run(arguments: &[&str]) -> Result<()> {
         ["serve", rest @ ..] => serve::run(rest),
         ["jobs", rest @ ..] => jobs::run(rest),
         ["auth", rest @ ..] => auth::run(rest),
-        other => {
-            bail!(
-                "there is no benchmark `{}`; there are `serve`, `jobs` and `auth`",
-                other.join(" ")
-            )
-        }
+        ["rate"] => rate::run(),
+        other => bail!(
+            "there is no benchmark `{}`; there are `serve`, `jobs`, `auth` and `rate`",
+            other.join(" ")
+        ),
     }
 }

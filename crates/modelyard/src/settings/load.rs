@@ -509,7 +509,7 @@ impl Reader<'_> {
             match check_endpoint(path) {
                 Ok(()) => drop(limits.endpoints.insert(path.to_owned(), self.limits(key, value))),
                 Err(RateError::Unknown { hint, .. }) => {
-                    self.wrong(key, format!("no endpoint{hint}"))
+                    self.wrong::<()>(key, format!("no endpoint{hint}"));
                 }
                 Err(other) => self.wrong(key, format!("no limit: {other}")),
             }

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::counting::MOST_LIMITS;
 use super::model::{NotAPolicy, Per, Policy};
-use super::store::MOST_LIMITS;
 
 /// Limits as somebody writes them down, read by [`RateLimiting::read`].
 ///

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use modelyard_kernel::Clock;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::counting::{Count, MOST_LIMITS, Store, StoreError, Taken};
 use super::model::{Policy, State};
-use super::store::{Count, MOST_LIMITS, Store, StoreError, Taken};
 
 const SHARDS: usize = 64;
 /// How many entries are remembered unless told otherwise: about 25 MB at most.

@@ -3,12 +3,13 @@
 //! [`Limiter::reserve`] takes the cost of a request from every limit that counts it, or from none when one
 //! of them refuses. What a request costs may be an estimate that [`Limiter::settle`] corrects.
 
+mod counting;
 mod limits;
 mod memory;
 pub mod model;
 #[cfg(feature = "redis")]
 mod redis;
-mod store;
+
 #[cfg(test)]
 mod tests;
 
@@ -19,12 +20,12 @@ use std::time::Duration;
 use modelyard_kernel::part::Counter;
 use modelyard_kernel::{Clock, Failure, Kind, Time};
 
+pub use counting::{Count, MOST_LIMITS, Store, StoreError, Taken};
 pub use limits::{Limit, Limits, LimitsError, RateLimiting, Who};
 pub use memory::{ENTRIES, MemoryStore};
 pub use model::{NotAPolicy, Per, Period, Policy, Standing};
 #[cfg(feature = "redis")]
 pub use redis::RedisStore;
-pub use store::{Count, MOST_LIMITS, Store, StoreError, Taken};
 
 /// How long a store that failed is not asked, so that requests do not wait for it one by one.
 const REST: Duration = Duration::from_secs(1);

@@ -9,8 +9,8 @@ use ::redis::{Client, ErrorKind, RedisError, Script};
 use async_trait::async_trait;
 use tokio::time::timeout;
 
+use super::counting::{Count, MOST_LIMITS, Store, StoreError, Taken};
 use super::model::{Period, Policy, Rule, State};
-use super::store::{Count, MOST_LIMITS, Store, StoreError, Taken};
 
 /// How long a decision may take; after that it is as if there were no server.
 const PATIENCE: Duration = Duration::from_millis(250);
