@@ -18,7 +18,7 @@ use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
     Background, Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Part, Permission, Proof, Result,
-    Scope, Time,
+    Scope, Time, Ulid,
 };
 use tokio::sync::mpsc;
 
@@ -354,6 +354,20 @@ impl Keys {
                 self.uses.try_send(Use { scope, key: KeyId(identity.id), at });
         }
     }
+}
+
+/// Whether one of some subjects, of which there is at least one, is a key that has not ended. In the
+/// transaction of whatever depends on it.
+///
+/// # Errors
+/// When the database refuses.
+pub(crate) async fn any_alive_in(
+    conn: &mut Conn,
+    scope: &Scope,
+    ids: &[Ulid],
+    now: Time,
+) -> Result<bool> {
+    Ok(store::any_alive(conn, scope, ids, now).await?)
 }
 
 /// The scope of the keys of a tenant, for whoever finds out who is asking.

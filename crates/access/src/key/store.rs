@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use modelyard_kernel::db::{Conn, Json, Result, scoped};
-use modelyard_kernel::{Scope, Time};
+use modelyard_kernel::{Scope, Time, Ulid};
 
 use super::model::{Key, KeyId};
 
@@ -93,6 +93,30 @@ async fn select(conn: &mut Conn, scope: &Scope, id: KeyId, suffix: &str) -> Resu
     .bind(id)
     .fetch_optional(conn)
     .await
+}
+
+/// Whether one of some keys has not ended.
+pub(super) async fn any_alive(
+    conn: &mut Conn,
+    scope: &Scope,
+    ids: &[Ulid],
+    now: Time,
+) -> Result<bool> {
+    let places: Vec<String> = (4..ids.len() + 4).map(|it| format!("${it}")).collect();
+    let found: Option<(KeyId,)> = scoped(
+        scope,
+        format!(
+            "SELECT id FROM api_keys WHERE tenant_id = $1 AND service_id = $2
+                 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $3)
+                 AND id IN ({}) LIMIT 1",
+            places.join(", ")
+        ),
+    )
+    .bind(now)
+    .bind_all(ids.iter().map(|it| (*it).into()))
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.is_some())
 }
 
 pub(super) async fn update(

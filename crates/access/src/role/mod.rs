@@ -18,12 +18,13 @@ use futures_util::FutureExt;
 use modelyard_kernel::form::{Loc, Violation};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
-    Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Kind, Part, Permission, Result, Scope, Ulid,
+    Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Kind, Part, Permission, Result, Scope, Time, Ulid,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::{key, user};
 pub(crate) use model::read_patterns;
 pub use model::{
     Binding, EVERYWHERE, NewRole, PERMISSIONS, Role, RoleBook, Rules, SYSTEM_ADMIN,
@@ -288,7 +289,7 @@ impl Roles {
         for binding in had.iter().filter(|it| !wanted.contains(it)) {
             allow(caller, &book, &binding.role)?;
             if binding.is_admin() {
-                keep_an_admin(conn, scope, subject).await?;
+                keep_an_admin(conn, scope, subject, self.0.clock.now()).await?;
             }
             store::unbind(conn, scope, subject, binding).await?;
         }
@@ -420,7 +421,7 @@ impl Roles {
     ) -> Result<()> {
         hold(conn, scope).await?;
         if store::bindings(conn, scope, subject).await?.iter().any(Binding::is_admin) {
-            keep_an_admin(conn, scope, subject).await?;
+            keep_an_admin(conn, scope, subject, self.0.clock.now()).await?;
         }
         Ok(())
     }
@@ -451,11 +452,18 @@ async fn find_own(conn: &mut Conn, scope: &Scope, name: &str) -> Result<Role> {
     store::find(conn, scope, name).await?.ok_or_else(|| missing(name))
 }
 
-async fn keep_an_admin(conn: &mut Conn, scope: &Scope, but: Ulid) -> Result<()> {
-    if store::others_have(conn, scope, &Binding::everywhere(SYSTEM_ADMIN), but).await? {
-        return Ok(());
+/// Whether somebody else has that role who can come in: neither a user who is disabled, or was never
+/// here, nor a key that has ended.
+async fn keep_an_admin(conn: &mut Conn, scope: &Scope, but: Ulid, now: Time) -> Result<()> {
+    let others = store::others_with(conn, scope, &Binding::everywhere(SYSTEM_ADMIN), but).await?;
+    for some in others.chunks(store::AT_ONCE) {
+        if user::any_active_in(conn, scope, some).await?
+            || key::any_alive_in(conn, scope, some, now).await?
+        {
+            return Ok(());
+        }
     }
-    let detail = "nobody else is `system-admin`; give that role to somebody first";
+    let detail = "nobody else who can come in is `system-admin`; give that role to somebody first";
     Err(Failure::conflict("last_admin", detail))
 }
 

@@ -6,7 +6,7 @@ use modelyard_kernel::{Scope, Time, Ulid};
 use super::model::{Binding, NewRole, Role};
 
 /// How many subjects are asked for in one statement: databases bound its values.
-const AT_ONCE: usize = 500;
+pub(super) const AT_ONCE: usize = 500;
 
 /// The tenant's own roles.
 pub(super) async fn all(conn: &mut Conn, scope: &Scope) -> Result<Vec<Role>> {
@@ -92,24 +92,24 @@ pub(super) async fn delete(conn: &mut Conn, scope: &Scope, name: &str) -> Result
         .map(drop)
 }
 
-/// Whether anybody has a role, but for one subject.
-pub(super) async fn others_have(
+/// Who has a role, but for one subject.
+pub(super) async fn others_with(
     conn: &mut Conn,
     scope: &Scope,
     binding: &Binding,
     but: Ulid,
-) -> Result<bool> {
-    let found: Option<(String,)> = scoped(
+) -> Result<Vec<Ulid>> {
+    let found: Vec<(Ulid,)> = scoped(
         scope,
         "SELECT subject_id FROM role_bindings WHERE tenant_id = $1 AND service_id = $2
-             AND role = $3 AND applies_to = $4 AND subject_id <> $5 LIMIT 1",
+             AND role = $3 AND applies_to = $4 AND subject_id <> $5",
     )
     .bind(&binding.role)
     .bind(&binding.applies_to)
     .bind(but)
-    .fetch_optional(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(found.is_some())
+    Ok(found.into_iter().map(|it| it.0).collect())
 }
 
 /// Whether anybody has a role anywhere.

@@ -4,12 +4,14 @@ use ::http::{Method, Request};
 use axum::body::Body;
 use axum::{Extension, Router};
 use modelyard_kernel::failure::Unrendered;
-use modelyard_kernel::{Caller, Grants, Permission};
+use modelyard_kernel::{Background, Caller, Grants, Permission};
 use modelyard_testkit::{SERVICE, TENANT, TestDatabase, on_both_databases, test_caller};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
+use crate::key::{Keys, NewKey};
+use crate::link::tests::People;
 
 const ANNA: &str = "01JCSEED000000000000000AAA";
 const BERT: &str = "01JCSEED000000000000000BBB";
@@ -307,16 +309,46 @@ on_both_databases! {
         let mut conn = database.db.conn().await.unwrap();
         let refused = it.roles.unbind_all(&mut conn, scope, anna).await.unwrap_err();
         assert_eq!(refused.code(), "last_admin");
-        it.bind(&root, BERT, &["system-admin"]).await.expect(200);
+        drop(conn);
+        // Neither does one who cannot come in: who is not there, was never there, or is disabled.
+        let bert = People::add(&database, "bert@example.org", "active").await.to_string();
+        let disabled = People::add(&database, "carl@example.org", "disabled").await.to_string();
+        let invited = People::add(&database, "dora@example.org", "invited").await.to_string();
+        for subject in [BERT, disabled.as_str(), invited.as_str()] {
+            it.bind(&root, subject, &["system-admin"]).await.expect(200);
+            assert_eq!(it.bind(&root, ANNA, &["viewer"]).await.code(409), "last_admin");
+        }
+        // Nor a key after its end.
+        let (db, clock, background) =
+            (database.db.clone(), database.clock.clone(), Background::default());
+        let keys = Keys::new(db, clock, it.roles.clone(), &background);
+        let new = NewKey {
+            name: "k".to_owned(),
+            roles: vec![Binding::everywhere(SYSTEM_ADMIN)],
+            scopes: Vec::new(),
+            addresses: Vec::new(),
+            per_minute: None,
+            expires_at: Some(database.clock.now().after(Duration::from_secs(60))),
+        };
+        let (key, _) = keys.create(&root, new).await.unwrap();
         it.bind(&root, ANNA, &["viewer"]).await.expect(200);
-        assert_eq!(it.bind(&root, BERT, &[]).await.code(409), "last_admin");
+        it.bind(&root, ANNA, &["system-admin", "viewer"]).await.expect(200);
+        database.clock.advance(Duration::from_secs(60));
+        assert_eq!(it.bind(&root, ANNA, &["viewer"]).await.code(409), "last_admin");
+
+        it.bind(&root, &bert, &["system-admin"]).await.expect(200);
+        it.bind(&root, &key.id.to_string(), &["viewer"]).await.expect(200);
+        it.bind(&root, ANNA, &["viewer"]).await.expect(200);
+        assert_eq!(it.bind(&root, &bert, &[]).await.code(409), "last_admin");
     }
 
     async fn of_two_admins_who_leave_at_once_one_stays(database: TestDatabase) {
         let (it, root) = (Server::new(&database), test_caller());
-        it.bind(&root, ANNA, &["system-admin"]).await.expect(200);
-        it.bind(&root, BERT, &["system-admin"]).await.expect(200);
-        let both = [it.bind(&root, ANNA, &[]), it.bind(&root, BERT, &[])];
+        let anna = People::add(&database, "anna@example.org", "active").await.to_string();
+        let bert = People::add(&database, "bert@example.org", "active").await.to_string();
+        it.bind(&root, &anna, &["system-admin"]).await.expect(200);
+        it.bind(&root, &bert, &["system-admin"]).await.expect(200);
+        let both = [it.bind(&root, &anna, &[]), it.bind(&root, &bert, &[])];
         let mut both: Vec<u16> =
             futures_util::future::join_all(both).await.iter().map(|it| it.status).collect();
         both.sort_unstable();

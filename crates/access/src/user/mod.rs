@@ -248,12 +248,13 @@ impl Users {
     /// Keeps a user from logging in, and ends its sessions.
     ///
     /// # Errors
-    /// As [`Users::update`]; `user_is_you` when it is the caller.
+    /// As [`Users::update`]; `user_is_you` when it is the caller; `last_admin`.
     pub async fn disable(&self, caller: &Caller, id: UserId) -> Result<User> {
         not_yourself(caller, id)?;
         self.change(caller, id, &Conditions::default(), move |it, conn, scope, _| {
             async move {
                 let now = it.clock.now();
+                it.roles.allow_absence_of(conn, scope, id.0).await?;
                 session::end_all_in(conn, scope, id.0, None, now).await?;
                 Ok(store::disable(conn, scope, id, now).await?)
             }
@@ -276,7 +277,7 @@ impl Users {
     /// Removes a user, with its sessions and roles.
     ///
     /// # Errors
-    /// As [`Users::update`]; `user_is_you` when it is the caller.
+    /// As [`Users::update`]; `user_is_you` when it is the caller; `last_admin`.
     pub async fn delete(&self, caller: &Caller, id: UserId, conditions: &Conditions) -> Result<()> {
         not_yourself(caller, id)?;
         self.change(caller, id, conditions, move |it, conn, scope, _| {
@@ -566,6 +567,15 @@ impl Users {
     ) -> Result<()> {
         Ok(store::set_login(conn, scope, id, hash, now).await?)
     }
+}
+
+/// Whether one of some subjects, of which there is at least one, is a user who may log in. In the
+/// transaction of whatever depends on it.
+///
+/// # Errors
+/// When the database refuses.
+pub(crate) async fn any_active_in(conn: &mut Conn, scope: &Scope, ids: &[Ulid]) -> Result<bool> {
+    Ok(store::any_active(conn, scope, ids).await?)
 }
 
 fn not_yourself(caller: &Caller, id: UserId) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The table `users`.
 
 use modelyard_kernel::db::{Conn, Result, scoped};
-use modelyard_kernel::{Scope, Time};
+use modelyard_kernel::{Scope, Time, Ulid};
 
 use super::model::{Credentials, Email, User, UserId, UserStatus};
 
@@ -65,6 +65,23 @@ async fn select(conn: &mut Conn, scope: &Scope, id: UserId, suffix: &str) -> Res
     .bind(id)
     .fetch_optional(conn)
     .await
+}
+
+/// Whether one of some users may log in.
+pub(super) async fn any_active(conn: &mut Conn, scope: &Scope, ids: &[Ulid]) -> Result<bool> {
+    let places: Vec<String> = (3..ids.len() + 3).map(|it| format!("${it}")).collect();
+    let found: Option<(UserId,)> = scoped(
+        scope,
+        format!(
+            "SELECT id FROM users WHERE tenant_id = $1 AND service_id = $2
+                 AND id IN ({}) AND status = 'active' LIMIT 1",
+            places.join(", ")
+        ),
+    )
+    .bind_all(ids.iter().map(|it| (*it).into()))
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.is_some())
 }
 
 pub(super) async fn any(conn: &mut Conn, scope: &Scope) -> Result<bool> {
