@@ -35,6 +35,7 @@ const KNOWN: &str = "known";
 /// Method, path, and the permission.
 const SERVICE: &[(&str, &str, &str)] = &[
     ("GET", "/", OPEN),
+    ("GET", "/accept-invitation", OPEN),
     ("GET", "/api/v1/artifacts", "artifacts:read"),
     ("POST", "/api/v1/artifacts", "artifacts:write"),
     ("POST", "/api/v1/artifacts/$bulk", "artifacts:write"),
@@ -113,6 +114,7 @@ const SERVICE: &[(&str, &str, &str)] = &[
     ("GET", "/metrics", "metrics:read"),
     ("GET", "/openapi.json", OPEN),
     ("GET", "/redoc", OPEN),
+    ("GET", "/reset-password", OPEN),
 ];
 
 /// The same for what belongs to the deployment.

@@ -6,8 +6,9 @@ use super::components::add_header;
 use super::operation::Operation;
 
 /// What is read without an entity tag: pages, what never ends, and what is computed for each request.
-const UNTAGGED: [&str; 19] = [
+const UNTAGGED: [&str; 21] = [
     "generate_sample_data",
+    "get_accept_invitation_page",
     "get_artifact_metadata",
     "get_artifact_stats",
     "get_config_stats",
@@ -18,6 +19,7 @@ const UNTAGGED: [&str; 19] = [
     "get_landing_page",
     "get_metrics",
     "get_redoc",
+    "get_reset_password_page",
     "get_session",
     "get_system",
     "get_task_stats",

@@ -1,6 +1,7 @@
 //! The page at `/`: what a service is, who stands behind it, and where to go from here.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::OriginalUri;
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 use super::html::Escaped;
 use super::http::page;
+use super::mailed_link::{Form, INVITATION, RESET};
 
 /// The style of all pages of ours.
 pub(super) const CSS: &str = include_str!("page.css");
@@ -156,7 +158,15 @@ pub fn front(services: &[(&str, &str)]) -> Router {
     }
     body.push_str("</nav>");
     let show = move |OriginalUri(uri): OriginalUri| async move { page("Modelyard", &body, &uri) };
-    Router::new().route("/", get(show))
+    let front = Router::new().route("/", get(show));
+    let Some((first, _)) = services.first() else { return front };
+    // Who may come in is the business of all of them, so any of them answers.
+    let base: Arc<str> = format!("services/{first}/").into();
+    let at = |form: Form| {
+        let base = Arc::clone(&base);
+        get(move || async move { form.page(&base) })
+    };
+    front.route("/reset-password", at(RESET)).route("/accept-invitation", at(INVITATION))
 }
 
 /// What relative addresses on a page are relative to: a page at `/services/a` is read as if it

@@ -11,6 +11,7 @@ use modelyard_kernel::{Failure, Result};
 use utoipa_swagger_ui::Config;
 
 use super::html::Escaped;
+use super::mailed_link;
 use crate::http::accepts_gzip;
 
 /// The reference draws its icons from `data:` addresses. The styles that its script gives to elements
@@ -26,6 +27,13 @@ const START: &str = "window.onload=()=>SwaggerUIBundle({url:'openapi.json',dom_i
 
 /// What the page is made of; the rest of the distribution is not served.
 const ASSETS: [&str; 3] = ["swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"];
+
+/// Files of ours.
+const OWN: [(&str, &str, &str); 3] = [
+    ("start.js", "text/javascript; charset=utf-8", START),
+    ("mailed-link.js", "text/javascript; charset=utf-8", mailed_link::SCRIPT),
+    ("mailed-link.css", "text/css; charset=utf-8", mailed_link::STYLE),
+];
 
 /// The page.
 pub(super) fn html(title: &str) -> String {
@@ -45,10 +53,8 @@ pub(super) fn html(title: &str) -> String {
 /// # Errors
 /// `asset_missing`.
 pub(super) fn asset(name: &str, headers: &HeaderMap) -> Result<Response> {
-    if name == "start.js" {
-        return Ok(
-            ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], START).into_response()
-        );
+    if let Some((_, kind, text)) = OWN.iter().find(|it| it.0 == name) {
+        return Ok(([(header::CONTENT_TYPE, *kind)], *text).into_response());
     }
     let known = ASSETS.contains(&name);
     let file =

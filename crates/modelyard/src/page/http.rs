@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 
 use super::card::{CSS, Card, base};
 use super::html::{self, Escaped};
-use super::{Document, docs};
+use super::{Document, docs, mailed_link};
 
 #[derive(Clone)]
 pub(super) struct Pages {
@@ -36,6 +36,8 @@ pub(super) fn routes() -> OpenApiRouter<Pages> {
         .routes(routes!(get_docs))
         .routes(routes!(get_redoc))
         .routes(routes!(get_openapi))
+        .routes(routes!(get_reset_password_page))
+        .routes(routes!(get_accept_invitation_page))
         .route("/docs/{asset}", get(get_docs_asset))
 }
 
@@ -75,7 +77,21 @@ async fn get_openapi(State(pages): State<Pages>, headers: HeaderMap) -> Response
     response
 }
 
-/// A part of the reference, which is no operation of the API.
+/// Where the link of a mail leads that sets a new password
+#[utoipa::path(get, path = "/reset-password", tag = "pages",
+    responses((status = 200, content_type = "text/html; charset=utf-8", body = String)))]
+async fn get_reset_password_page() -> Response {
+    mailed_link::RESET.page("./")
+}
+
+/// Where the link of an invitation leads
+#[utoipa::path(get, path = "/accept-invitation", tag = "pages",
+    responses((status = 200, content_type = "text/html; charset=utf-8", body = String)))]
+async fn get_accept_invitation_page() -> Response {
+    mailed_link::INVITATION.page("./")
+}
+
+/// A part of the reference or of a page, which is no operation of the API.
 async fn get_docs_asset(Path(name): Path<String>, headers: HeaderMap) -> Result<Response> {
     docs::asset(&name, &headers)
 }
@@ -94,7 +110,7 @@ pub(super) fn page(title: &str, body: &str, uri: &Uri) -> Response {
 }
 
 /// Adds what a page may do; the edge adds what holds for every answer.
-fn with_policy(mut response: Response, policy: &str) -> Response {
+pub(super) fn with_policy(mut response: Response, policy: &str) -> Response {
     if let Ok(policy) = HeaderValue::from_str(policy) {
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
     }

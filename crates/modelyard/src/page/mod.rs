@@ -8,6 +8,7 @@ mod card;
 mod docs;
 mod html;
 mod http;
+mod mailed_link;
 
 use axum::Router;
 use axum::body::Bytes;

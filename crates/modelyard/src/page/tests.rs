@@ -94,4 +94,8 @@ async fn several_services_are_listed_at_the_front() {
     let front = front(&[("a", "A & B")]);
     let html = text(get(&front, "/").await).await;
     assert!(html.contains("<a href=\"services/a\">A &amp; B</a>"), "{html}");
+    for path in ["/reset-password", "/accept-invitation"] {
+        let html = text(get(&front, path).await).await;
+        assert!(html.contains("<base href=\"services/a/\">"), "{path}: {html}");
+    }
 }

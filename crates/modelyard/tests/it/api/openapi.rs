@@ -12,9 +12,11 @@ use crate::architecture::sources;
 use crate::support::{self, settings};
 
 /// Routes that are added without a description, each with its reason.
-const UNDESCRIBED: [(&str, &str, &str); 2] = [
+const UNDESCRIBED: [(&str, &str, &str); 4] = [
     ("crates/modelyard/src/page/http.rs", "/docs/{asset}", "files of the reference, no operation"),
     ("crates/modelyard/src/page/card.rs", "/", "the page before several services is no service's"),
+    ("crates/modelyard/src/page/card.rs", "/reset-password", "the same, for links of mails"),
+    ("crates/modelyard/src/page/card.rs", "/accept-invitation", "the same, for links of mails"),
 ];
 
 /// The document of a service.

@@ -22,6 +22,7 @@ mod jobs;
 mod large_body;
 mod lingering;
 mod login;
+mod mailed_links;
 mod outage;
 mod rates;
 mod restarting;

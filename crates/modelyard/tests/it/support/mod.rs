@@ -2,6 +2,7 @@
 //! is told, and ways to wait that have an end.
 
 mod model;
+pub mod post_office;
 pub mod postgres;
 pub mod program;
 pub mod redis;
