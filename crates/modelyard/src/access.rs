@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use modelyard_access::factor::{FactorOutcome as Shown, Factors};
 use modelyard_access::gate::Gate;
@@ -35,6 +36,11 @@ use crate::settings::Settings;
 /// How long it is believed that there is nobody yet.
 const BELIEVED: Duration = Duration::from_millis(800);
 
+/// How often what is over is removed.
+const SWEEP: Duration = Duration::from_secs(600);
+/// How much of each kind is removed at once.
+const SWEPT: i64 = 1000;
+
 /// Why nobody can come in.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -56,6 +62,15 @@ pub enum AccessError {
     Failure(#[from] Failure),
 }
 
+/// What could not be opened any more. Mails that waited fail by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Keys that signed access tokens.
+    pub signing_keys: u64,
+    /// Second factors, with their recovery codes.
+    pub factors: u64,
+}
+
 /// The identity of a deployment. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Access(Arc<Inner>);
@@ -71,6 +86,9 @@ struct Inner {
     mails: Mails,
     links: Links,
     gate: Gate,
+    secret: Secret,
+    db: Db,
+    clock: Clock,
     /// When it was last asked whether there is anybody, and what came of it.
     in_use: Mutex<Option<(Instant, bool)>>,
 }
@@ -118,7 +136,7 @@ impl Access {
         let tokens = Tokens::new(
             db.clone(),
             clock.clone(),
-            secret,
+            secret.clone(),
             TENANT,
             token::Options {
                 audience: issuer.clone(),
@@ -150,7 +168,8 @@ impl Access {
         let system = Caller::system("links", TENANT, DEPLOYMENT);
         let links =
             Links::new(db.clone(), clock.clone(), background, &system, accounts, mails.clone())?;
-        let gate = Gate::new(db, keys.clone(), sessions.clone(), roles.clone(), clock);
+        let gate =
+            Gate::new(db.clone(), keys.clone(), sessions.clone(), roles.clone(), clock.clone());
         Ok(Self(Arc::new(Inner {
             roles,
             keys,
@@ -161,8 +180,39 @@ impl Access {
             mails,
             links,
             gate,
+            secret,
+            db,
+            clock,
             in_use: Mutex::default(),
         })))
+    }
+
+    /// Refuses another secret than the one that the database was used with.
+    ///
+    /// # Errors
+    /// When it is another; when the database refuses.
+    pub(crate) async fn check_secret(&self) -> Result<(), AccessError> {
+        let Inner { secret, db, clock, .. } = &*self.0;
+        Ok(secret.check(db, clock, TENANT).await?)
+    }
+
+    /// Gives up what was sealed with a secret that is lost, and goes on with the one of this process.
+    ///
+    /// # Errors
+    /// When the database refuses; nothing is changed then.
+    pub async fn reset_secret(&self) -> Result<GivenUp> {
+        let it = self.clone();
+        let reset = self.0.db.transaction(move |conn| {
+            async move {
+                let Inner { secret, clock, tokens, factors, users, .. } = &*it.0;
+                let signing_keys = tokens.remove_keys_in(conn).await?;
+                let factors = factors.remove_all_in(conn, users.scope()).await?;
+                secret.adopt_in(conn, users.scope(), clock).await?;
+                Ok(GivenUp { signing_keys, factors })
+            }
+            .boxed()
+        });
+        reset.await
     }
 
     /// What it brings to each service.
@@ -182,6 +232,33 @@ impl Access {
     /// Has mails sent, which are jobs of the deployment itself.
     pub(crate) fn serve(&self, engine: &Engine) {
         engine.serve(DEPLOYMENT, [self.0.mails.work()]);
+    }
+
+    /// Removes what is over, now and then: sessions, links, and failures that count no more. What one
+    /// process has removed, others do not find.
+    pub(crate) fn keep_tidy(&self, background: &Background) {
+        let (it, stopping) = (self.clone(), background.stopping().clone());
+        background.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    () = tokio::time::sleep(SWEEP) => {}
+                }
+                match it.sweep().await {
+                    Ok(0) => {}
+                    Ok(rows) => {
+                        tracing::info!(rows, "sessions, links and failures that are over are gone")
+                    }
+                    Err(failure) => {
+                        tracing::error!(%failure, "sessions that are over are not removed")
+                    }
+                }
+            }
+        });
+    }
+
+    async fn sweep(&self) -> Result<u64> {
+        Ok(self.0.sessions.sweep(SWEPT).await? + self.0.links.sweep(SWEPT).await?)
     }
 
     /// The gate.
@@ -255,8 +332,24 @@ impl Deployment {
     /// Opens it.
     ///
     /// # Errors
-    /// When the database cannot be opened or brought up to date, or there is no secret.
+    /// When the database cannot be opened or brought up to date, or there is no secret, or another than
+    /// the database was used with.
     pub async fn open(settings: &Settings) -> Result<Self, Box<dyn std::error::Error>> {
+        let it = Self::open_with_any_secret(settings).await?;
+        if let Err(error) = it.access.check_secret().await {
+            it.close().await;
+            return Err(error.into());
+        }
+        Ok(it)
+    }
+
+    /// The same, but with whatever secret there is: for whoever gives up what another has sealed.
+    ///
+    /// # Errors
+    /// When the database cannot be opened or brought up to date, or there is no secret.
+    pub async fn open_with_any_secret(
+        settings: &Settings,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
         let (clock, data_dir) = (Clock::system(), &settings.data.dir);
         fs_err::create_dir_all(data_dir)?;
         let db = Db::connect(&settings.database_options(data_dir)).await?;
@@ -397,9 +490,6 @@ impl Accounts for People {
         self.roles.allow_change_of(conn, caller, scope, user).await
     }
 
-    /// Only the gate remembers, and less than a second.
-    fn forget(&self, _: Ulid) {}
-
     async fn hash(&self, account: &Account, password: &str) -> Result<HashedPassword> {
         let (passwords, password) = (self.users.passwords(), Password::new(password));
         let about = [account.email.as_str(), account.name.as_str()];
@@ -448,9 +538,10 @@ impl Notices for ByMail {
                 Notice::PasswordChanged { at } => Letter::PasswordChanged { at },
             };
             let (to, name) = (user.email.as_str().to_owned(), user.name.clone());
-            let submitted = self.0.submit(conn, scope, Mail { to, name, letter }).await?;
+            // Nobody is kept out because too many mails wait.
+            let submitted = self.0.notify(conn, scope, Mail { to, name, letter }).await?;
             let mails = self.0.clone();
-            Ok(Some(Box::new(move || mails.wake([submitted])) as AfterCommit))
+            Ok(submitted.map(|it| Box::new(move || mails.wake([it])) as AfterCommit))
         })
     }
 }

@@ -427,6 +427,7 @@ async fn share_with(
     let engine =
         Engine::new(db.clone(), clock.clone(), background.clone(), node, settings.jobs.options());
     let access = Access::new(settings, data_dir.path(), (&db, &clock), &background, &engine)?;
+    access.check_secret().await?;
     sweep_workspaces(&work_root, engine.wanted_here().await?).await?;
     Ok(Shared {
         access,
@@ -563,6 +564,7 @@ pub(crate) async fn begin(
         sweep_content(&service.id, shared);
     }
     shared.access.serve(&shared.engine);
+    shared.access.keep_tidy(&shared.background);
     shared.engine.start().await?;
     sweep_kept(shared);
     schedules.iter().for_each(Schedules::start);

@@ -59,6 +59,15 @@ impl Factors {
         Part { name: "factors", routes: http::routes(self.clone()), ..Part::default() }
     }
 
+    /// Removes the factors of everybody, in the transaction in which the secret that sealed them is given
+    /// up. Gives how many there were.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn remove_all_in(&self, conn: &mut Conn, scope: &Scope) -> Result<u64> {
+        Ok(store::delete_all(conn, scope).await?)
+    }
+
     /// The state of the caller's own.
     ///
     /// # Errors

@@ -112,6 +112,16 @@ pub(super) async fn delete(conn: &mut Conn, scope: &Scope, user: Ulid) -> Result
     Ok(gone > 0)
 }
 
+/// Removes every factor and every recovery code. Gives how many factors there were.
+pub(super) async fn delete_all(conn: &mut Conn, scope: &Scope) -> Result<u64> {
+    scoped(scope, "DELETE FROM recovery_codes WHERE tenant_id = $1 AND service_id = $2")
+        .execute(conn)
+        .await?;
+    scoped(scope, "DELETE FROM factors WHERE tenant_id = $1 AND service_id = $2")
+        .execute(conn)
+        .await
+}
+
 async fn delete_codes(conn: &mut Conn, scope: &Scope, user: Ulid) -> Result<()> {
     scoped(
         scope,

@@ -14,6 +14,7 @@ use utoipa_axum::routes;
 use super::Links;
 use super::model::{Acceptance, Reset, read_address};
 use crate::hidden::SecretBody;
+use crate::session::Client;
 
 /// Who has forgotten a password.
 #[derive(ToSchema)]
@@ -71,8 +72,12 @@ pub(super) fn routes(links: Links) -> OpenApiRouter {
 /// A link is mailed to the address if it is that of an account; the answer is the same if not.
 #[utoipa::path(post, path = "/api/v1/auth/$forgot-password", tag = "auth",
     request_body = ForgottenIn, responses((status = 202)))]
-async fn forgot_password(State(links): State<Links>, body: SecretBody) -> Result<Response> {
-    links.forgot_password(body.read(|node| read_address(&node))?)?;
+async fn forgot_password(
+    State(links): State<Links>,
+    client: Client,
+    body: SecretBody,
+) -> Result<Response> {
+    links.forgot_password(body.read(|node| read_address(&node))?, client).await?;
     Ok(StatusCode::ACCEPTED.into_response())
 }
 

@@ -24,6 +24,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::mail::{Letter, Mail, Mails};
+use crate::session::Client;
+use crate::user::{FORGOTTEN, address_lock};
 use model::Token;
 pub use model::{Acceptance, LinkPurpose, Reset};
 use store::NewLink;
@@ -38,9 +40,9 @@ pub const OPEN: [&str; 3] = [
     "/api/v1/auth/$accept-invitation",
 ];
 
-/// Mails with a reset that one address is sent within [`RESETS_WITHIN`].
-const MOST_RESETS: i64 = 3;
-const RESETS_WITHIN: Duration = Duration::from_secs(60 * 60);
+/// Mails with a reset that one user is sent within [`COUNTED_FOR`], and as many with an invitation.
+const MOST_MAILS: i64 = 3;
+const COUNTED_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// Requests for resets that wait to be looked at.
 const MOST_ASKS: usize = 256;
@@ -123,9 +125,6 @@ pub trait Accounts: fmt::Debug + Send + Sync {
 
     /// Ends all sessions of a user.
     async fn end_sessions(&self, conn: &mut Conn, scope: &Scope, user: Ulid) -> Result<()>;
-
-    /// What this process remembers of a user is no longer true, since a change was committed.
-    fn forget(&self, user: Ulid);
 }
 
 /// The links of a deployment. Cheap to clone.
@@ -171,15 +170,31 @@ impl Links {
     }
 
     /// Has a mail sent to whoever has forgotten a password, if there is such a user. The answer does
-    /// not tell, and does not wait for it.
+    /// not tell, and does not wait for it. An address of the network may ask as often as it may fail to
+    /// log in.
     ///
     /// # Errors
-    /// `resets_busy` when too many ask.
-    pub fn forgot_password(&self, email: String) -> Result<()> {
+    /// `resets_exhausted` when too many came from there; `resets_busy` when too many ask at all.
+    pub async fn forgot_password(&self, email: String, client: Client) -> Result<()> {
+        self.core.allow_request(client).await?;
         self.asks.try_send(email).map_err(|_| {
             let detail = "too many ask for a new password at this moment, try again later";
             Failure::new(Kind::Unavailable, "resets_busy", detail)
         })
+    }
+
+    /// Removes links that are of no use any more, and requests that count no more: `most` of each. Gives
+    /// how many that were.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn sweep(&self, most: i64) -> Result<u64> {
+        let Core { db, clock, scope, .. } = &*self.core;
+        let (now, mut conn) = (clock.now(), db.conn().await?);
+        let counted = now.before(COUNTED_FOR);
+        let links = store::sweep_all(&mut conn, scope, now, counted, most).await?;
+        let forgotten = now.before(FORGOTTEN);
+        Ok(links + store::sweep_requests(&mut conn, scope, forgotten, most).await?)
     }
 
     /// Sets a password instead of one that was forgotten, and ends all sessions of the user.
@@ -206,7 +221,6 @@ impl Links {
             .boxed()
         });
         let mail = reset.await?;
-        self.core.accounts.forget(user);
         self.core.mails.wake(mail);
         Ok(())
     }
@@ -215,7 +229,8 @@ impl Links {
     /// it is good.
     ///
     /// # Errors
-    /// `user_missing`, and `user_active` when it is no longer to be invited.
+    /// `user_missing`; `user_active` when it is no longer to be invited; `invitations_exhausted` when it
+    /// was invited too often of late.
     pub async fn invite(&self, caller: &Caller, user: Ulid) -> Result<Time> {
         let scope = caller.permit_in_deployment(INVITE)?.clone();
         let (core, caller) = (Arc::clone(&self.core), caller.clone());
@@ -265,7 +280,6 @@ impl Links {
             .boxed()
         });
         accept.await?;
-        self.core.accounts.forget(user);
         Ok(user)
     }
 
@@ -281,6 +295,21 @@ impl Links {
 }
 
 impl Core {
+    /// Counts a request for a reset, unless there were too many from the same address. Knows nothing of
+    /// the account.
+    async fn allow_request(&self, client: Client) -> Result<()> {
+        let (scope, address, now) = (&self.scope, client.counted_as(), self.clock.now());
+        let mut conn = self.db.conn().await?;
+        if let Some((requests, last_at)) = store::requests(&mut conn, scope, &address).await?
+            && address_lock(requests).is_some_and(|it| last_at.after(it) > now)
+        {
+            let detail = "too many resets were asked for at this address; try again later";
+            return Err(Failure::new(Kind::Exhausted, "resets_exhausted", detail));
+        }
+        let forgotten = now.before(FORGOTTEN);
+        Ok(store::note_request(&mut conn, scope, &address, now, forgotten).await?)
+    }
+
     /// Uses a link, and makes others of the user useless.
     async fn use_up(
         &self,
@@ -311,10 +340,16 @@ impl Core {
             let detail = format!("user {user} has come in already");
             return Err(Failure::conflict("user_active", detail));
         }
-        let now = self.clock.now();
+        let (now, purpose, token) = (self.clock.now(), LinkPurpose::Invitation, Token::new());
+        // Two nodes that are asked at once must not send one too many.
+        conn.exclusive(&format!("invitations:{user}")).await?;
+        let since = now.before(COUNTED_FOR);
+        if store::count_since(conn, scope, user, purpose, since).await? >= MOST_MAILS {
+            let detail = format!("user {user} was invited {MOST_MAILS} times within an hour; wait");
+            return Err(Failure::new(Kind::Exhausted, "invitations_exhausted", detail));
+        }
         store::sweep(conn, scope, user, now).await?;
         store::retire(conn, scope, user, now).await?;
-        let (purpose, token) = (LinkPurpose::Invitation, Token::new());
         let (hash, expires_at) = (token.hash(), now.after(purpose.lifetime()));
         store::insert(conn, scope, NewLink { hash, user, purpose, expires_at, now }).await?;
         let letter = Letter::Invitation { token: token.text() };
@@ -345,11 +380,11 @@ impl Core {
         // Two nodes that are asked at once must not send one too many.
         conn.exclusive(&format!("resets:{user}")).await?;
         store::sweep(conn, scope, user, now).await?;
-        let since = now.before(RESETS_WITHIN);
+        let since = now.before(COUNTED_FOR);
         let sent = store::count_since(conn, scope, user, purpose, since).await?;
         let token = Token::new();
         let (hash, expires_at) = (token.hash(), now.after(purpose.lifetime()));
-        let is_sent = account.is_some() && sent < MOST_RESETS;
+        let is_sent = account.is_some() && sent < MOST_MAILS;
         if is_sent {
             store::insert(conn, scope, NewLink { hash, user, purpose, expires_at, now }).await?;
         }

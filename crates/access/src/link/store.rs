@@ -1,4 +1,4 @@
-//! The table `mailed_links`.
+//! The tables `mailed_links` and `reset_requests`.
 
 use modelyard_kernel::db::{Conn, Result, scoped};
 use modelyard_kernel::{Scope, Time, Ulid};
@@ -103,6 +103,89 @@ pub(super) async fn sweep(conn: &mut Conn, scope: &Scope, user: Ulid, now: Time)
     .execute(conn)
     .await
     .map(drop)
+}
+
+/// Removes what is not good any more of everybody, `most` of it. What was used is kept until it is of no
+/// use in [`count_since`] either.
+pub(super) async fn sweep_all(
+    conn: &mut Conn,
+    scope: &Scope,
+    now: Time,
+    counted: Time,
+    most: i64,
+) -> Result<u64> {
+    scoped(
+        scope,
+        "DELETE FROM mailed_links WHERE tenant_id = $1 AND service_id = $2 AND hash IN (
+             SELECT hash FROM mailed_links WHERE tenant_id = $1 AND service_id = $2
+                 AND (expires_at <= $3 OR used_at IS NOT NULL) AND created_at <= $4
+             ORDER BY expires_at LIMIT $5)",
+    )
+    .bind(now)
+    .bind(counted)
+    .bind(most)
+    .execute(conn)
+    .await
+}
+
+/// How often somebody at an address asked for a new password of late, and when last.
+pub(super) async fn requests(
+    conn: &mut Conn,
+    scope: &Scope,
+    address: &str,
+) -> Result<Option<(i64, Time)>> {
+    scoped(
+        scope,
+        "SELECT requests, last_at FROM reset_requests
+         WHERE tenant_id = $1 AND service_id = $2 AND address = $3",
+    )
+    .bind(address)
+    .fetch_optional(conn)
+    .await
+}
+
+/// Counts a request of an address; those before `forgotten` count no more.
+pub(super) async fn note_request(
+    conn: &mut Conn,
+    scope: &Scope,
+    address: &str,
+    now: Time,
+    forgotten: Time,
+) -> Result<()> {
+    scoped(
+        scope,
+        "INSERT INTO reset_requests (tenant_id, service_id, address, requests, last_at)
+         VALUES ($1, $2, $3, 1, $4)
+         ON CONFLICT (tenant_id, service_id, address) DO UPDATE SET last_at = $4,
+             requests = CASE WHEN reset_requests.last_at < $5 THEN 1
+                 ELSE reset_requests.requests + 1 END",
+    )
+    .bind(address)
+    .bind(now)
+    .bind(forgotten)
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
+/// Removes requests that count no more, of `most` addresses.
+pub(super) async fn sweep_requests(
+    conn: &mut Conn,
+    scope: &Scope,
+    before: Time,
+    most: i64,
+) -> Result<u64> {
+    scoped(
+        scope,
+        "DELETE FROM reset_requests WHERE tenant_id = $1 AND service_id = $2 AND address IN (
+             SELECT address FROM reset_requests
+             WHERE tenant_id = $1 AND service_id = $2 AND last_at < $3
+             ORDER BY last_at LIMIT $4) AND last_at < $3",
+    )
+    .bind(before)
+    .bind(most)
+    .execute(conn)
+    .await
 }
 
 /// How many a user was sent after `since`.

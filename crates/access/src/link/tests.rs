@@ -1,17 +1,17 @@
 //! Through the routes, with real mails. The users are rows, over which the fake writes what the slice of
 //! users would.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use ::http::{Method, Request};
 use axum::body::Body;
 use axum::{Extension, Router};
 use futures_util::future::join_all;
-use modelyard_kernel::db::scoped;
+use modelyard_kernel::db::{query, scoped};
 use modelyard_kernel::failure::Unrendered;
 use modelyard_kernel::{DEPLOYMENT, Grants};
 use modelyard_testkit::{TENANT, TestDatabase, on_both_databases};
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tower::ServiceExt;
@@ -24,8 +24,6 @@ use crate::mail::tests::{Post, dump, scope, system, warm};
 pub(crate) struct People {
     /// How many passwords were hashed.
     pub(crate) hashed: AtomicUsize,
-    /// Of whom it was to forget what it remembers.
-    forgotten: Mutex<Vec<Ulid>>,
 }
 
 impl People {
@@ -100,10 +98,6 @@ impl Accounts for People {
         Ok(())
     }
 
-    fn forget(&self, user: Ulid) {
-        self.forgotten.lock().push(user);
-    }
-
     async fn hash(&self, _: &Account, password: &str) -> Result<HashedPassword> {
         self.hashed.fetch_add(1, Ordering::SeqCst);
         if password.len() < 12 {
@@ -149,6 +143,8 @@ struct Server {
     links: Links,
     people: Arc<People>,
     post: Post,
+    /// Where somebody has asked for a reset.
+    places: AtomicU32,
 }
 
 /// A caller who may do nothing but what is its own.
@@ -198,15 +194,24 @@ impl Server {
             Links::new(db, clock, &post.background, &system(), accounts, post.mails.clone());
         let links = links.unwrap();
         let (router, _) = links.part().routes.split_for_parts();
-        Self { router, links, people, post }
+        Self { router, links, people, post, places: AtomicU32::new(1) }
     }
 
     async fn post(&self, path: &str, body: Value) -> (u16, Value) {
         call(&self.router, nobody(), Method::POST, &format!("/api/v1/{path}"), &body).await
     }
 
+    /// Asks from a place where nobody has asked before.
     async fn forgot(&self, email: &str) -> (u16, Value) {
-        self.post("auth/$forgot-password", json!({"email": email})).await
+        let number = self.places.fetch_add(1, Ordering::SeqCst);
+        self.forgot_from(Ipv4Addr::from_bits(0x0a00_0000 + number), email).await
+    }
+
+    async fn forgot_from(&self, address: Ipv4Addr, email: &str) -> (u16, Value) {
+        let client = Client { address: Some(address.into()), secure: true };
+        let router = self.router.clone().layer(Extension(client));
+        let (path, body) = ("/api/v1/auth/$forgot-password", json!({"email": email}));
+        call(&router, nobody(), Method::POST, path, &body).await
     }
 
     async fn reset(&self, token: &str, password: &str) -> (u16, Value) {
@@ -273,9 +278,7 @@ on_both_databases! {
 
         let (status, problem) = server.reset(&token, "too short").await;
         assert_eq!((status, &problem["code"]), (400, &json!("password_weak")));
-        assert_eq!(*server.people.forgotten.lock(), []);
         assert_eq!(server.reset(&token, PASSWORD).await, (204, Value::Null));
-        assert_eq!(*server.people.forgotten.lock(), [ada]);
         let (_, hash, _) = user(&database, ada).await;
         assert_eq!((hash, sessions_of(&database, ada).await), (Some(hashed(PASSWORD)), 0));
         let notice = server.post.sink.wait_for(2).await.remove(1);
@@ -374,11 +377,77 @@ on_both_databases! {
         assert!(!dump.contains("nobody@example.org") && dump.contains(ADA));
         assert_eq!(dump.matches("mailed_links.user_id=").count(), 2);
         assert_eq!(dump.matches("jobs.id=").count(), 2, "one of each mail");
-        // Whoever asks is answered before anybody looks.
-        database.db.close().await;
-        for email in [ADA, "nobody@example.org"] {
-            assert_eq!(server.forgot(email).await, (202, Value::Null), "{email}");
+    }
+
+    async fn an_address_asks_for_as_many_resets_as_it_may_fail_to_log_in(database: TestDatabase) {
+        let server = Server::new(&database).await;
+        People::add(&database, ADA, "active").await;
+        let (here, elsewhere) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+        let ask = async |number: usize| {
+            let email = if number % 2 == 0 { ADA } else { "nobody@example.org" };
+            server.forgot_from(here, email).await
+        };
+        for number in 0..20 {
+            assert_eq!(ask(number).await, (202, Value::Null), "{number}");
         }
+        // The same for everybody, longer each time, and not for those who are elsewhere.
+        for (number, seconds) in [(20, 1), (21, 2), (22, 4)] {
+            for email in [ADA, "nobody@example.org"] {
+                let (status, problem) = server.forgot_from(here, email).await;
+                assert_eq!((status, &problem["code"]), (429, &json!("resets_exhausted")));
+            }
+            assert_eq!(server.forgot_from(elsewhere, ADA).await.0, 202);
+            database.clock.advance(Duration::from_secs(seconds - 1));
+            assert_eq!(ask(number).await.0, 429);
+            database.clock.advance(Duration::from_secs(1));
+            assert_eq!(ask(number).await.0, 202);
+        }
+        database.clock.advance(Duration::from_secs(60 * 60));
+        assert_eq!(ask(0).await.0, 202);
+        assert_eq!(ask(1).await.0, 202, "what was long ago is forgotten");
+        server.post.stop().await;
+    }
+
+    async fn a_user_is_invited_three_times_an_hour(database: TestDatabase) {
+        let server = Server::new(&database).await;
+        let ada = People::add(&database, ADA, "invited").await;
+        for _ in 0..3 {
+            assert_eq!(server.invite(ada).await.0, 202);
+        }
+        let (status, problem) = server.invite(ada).await;
+        assert_eq!((status, &problem["code"]), (429, &json!("invitations_exhausted")));
+        // The last one is good all the same.
+        let token = server.post.sink.wait_for(3).await[2].token();
+        assert_eq!(server.accept(&token, PASSWORD).await.0, 204);
+        let bo = People::add(&database, "bo@example.org", "invited").await;
+        assert_eq!(server.invite(bo).await.0, 202);
+        server.post.stop().await;
+    }
+
+    async fn what_is_of_no_use_any_more_is_removed_some_at_a_time(database: TestDatabase) {
+        let server = Server::new(&database).await;
+        let count = async || {
+            let mut conn = database.db.conn().await.unwrap();
+            let sql = "SELECT (SELECT COUNT(*) FROM mailed_links),
+                     (SELECT COUNT(*) FROM reset_requests)";
+            let counted: (i64, i64) = query(sql).fetch_one(&mut conn).await.unwrap();
+            counted
+        };
+        for number in 0..3 {
+            let email = format!("{number}@example.org");
+            People::add(&database, &email, "active").await;
+            server.forgot(&email).await;
+        }
+        let mails = server.post.sink.wait_for(3).await;
+        assert_eq!(server.reset(&mails[0].token(), PASSWORD).await.0, 204);
+        assert_eq!((count().await, server.links.sweep(10).await.unwrap()), ((3, 3), 0));
+        database.clock.advance(Duration::from_secs(20 * 60));
+        assert_eq!((server.links.sweep(2).await.unwrap(), count().await), (2, (3, 1)));
+        assert_eq!((server.links.sweep(2).await.unwrap(), count().await), (1, (3, 0)));
+        database.clock.advance(Duration::from_secs(40 * 60));
+        assert_eq!((server.links.sweep(2).await.unwrap(), count().await), (2, (1, 0)));
+        assert_eq!((server.links.sweep(2).await.unwrap(), count().await), (1, (0, 0)));
+        server.post.stop().await;
     }
 
     async fn an_invitation_lets_its_user_in(database: TestDatabase) {

@@ -145,12 +145,11 @@ impl Sessions {
                 // Others may have guessed at the same time, or changed the password.
                 let user = users.lock_credentials(conn, scope, row.user_id).await?;
                 let is_same = |it: &Credentials| it.password_changed_at == changed_at;
-                if !user.is_some_and(|it| is_same(&it) && it.may_log_in(now)) {
-                    return Ok(None);
-                }
+                let user = user.filter(|it| is_same(it) && it.may_log_in(now));
+                let Some(Credentials { last_login_at, .. }) = user else { return Ok(None) };
                 users.note_login(conn, scope, row.user_id, rehash.as_deref(), now).await?;
                 let (address, agent) = (&row.address, &row.user_agent);
-                let (all, here) = store::count(conn, scope, row.user_id.0, address, agent).await?;
+                let here = store::count(conn, scope, row.user_id.0, address, agent).await?;
                 store::forget(conn, scope, row.user_id.0, now).await?;
                 match row.kind {
                     SessionKind::Cookie => {
@@ -170,7 +169,7 @@ impl Sessions {
                     return Ok(None);
                 };
                 let (address, user_agent) = (row.address, row.user_agent);
-                let after = match all > 0 && here == 0 {
+                let after = match last_login_at.is_some() && here == 0 {
                     true => {
                         let notice = Notice::NewLogin { at: now, address, user_agent };
                         users.tell(conn, scope, &user, notice).await?
@@ -232,17 +231,12 @@ impl Sessions {
         let note = self.0.db.transaction(move |conn| {
             async move {
                 let (users, scope) = (&it.0.users, it.0.users.scope());
-                let counted = store::note_failure(conn, scope, &address, now, forgotten).await?;
-                users.note_failure_in(conn, scope, &email, now).await?;
-                Ok(counted)
+                store::note_failure(conn, scope, &address, now, forgotten).await?;
+                users.note_failure_in(conn, scope, &email, now).await
             }
             .boxed()
         });
-        if note.await? == 1 {
-            let mut conn = self.0.db.conn().await?;
-            store::forget_failures(&mut conn, self.0.users.scope(), forgotten).await?;
-        }
-        Ok(())
+        note.await
     }
 }
 

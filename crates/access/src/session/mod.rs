@@ -26,7 +26,7 @@ use modelyard_kernel::{
 
 use crate::password::Password;
 use crate::token::Tokens;
-use crate::user::{UserId, UserStatus, Users};
+use crate::user::{FORGOTTEN, UserId, UserStatus, Users};
 
 pub use browser::{CSRF_HEADER, HOST_COOKIE, PLAIN_COOKIE, cookie_of};
 pub use login::{Credential, LoggedIn};
@@ -93,7 +93,7 @@ pub struct Client {
 
 impl Client {
     /// The address as failures are counted: of IPv6 the network, since a household has many.
-    fn counted_as(&self) -> String {
+    pub(crate) fn counted_as(&self) -> String {
         match self.address.map(|it| it.to_canonical()) {
             Some(IpAddr::V4(it)) => it.to_string(),
             Some(IpAddr::V6(it)) => {
@@ -198,6 +198,19 @@ impl Sessions {
     /// What this slice brings.
     pub fn part(&self) -> Part {
         Part { name: "sessions", routes: http::routes(self.clone()), ..Part::default() }
+    }
+
+    /// Removes sessions whose time is over, and failures at addresses that count no more: `most` of
+    /// each. Gives how many that were.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn sweep(&self, most: i64) -> Result<u64> {
+        let (scope, now) = (self.0.users.scope(), self.0.clock.now());
+        let mut conn = self.0.db.conn().await?;
+        let sessions = store::sweep(&mut conn, scope, now, most).await?;
+        let forgotten = now.before(FORGOTTEN);
+        Ok(sessions + store::sweep_failures(&mut conn, scope, forgotten, most).await?)
     }
 
     /// Who is behind what a request shows.

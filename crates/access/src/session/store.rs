@@ -86,24 +86,25 @@ pub(super) async fn of_user(
     .await
 }
 
-/// How many there are of a user, and how many of them began at a place.
+/// How many of a user's began at a place.
 pub(super) async fn count(
     conn: &mut Conn,
     scope: &Scope,
     user: Ulid,
     address: &str,
     user_agent: &str,
-) -> Result<(i64, i64)> {
-    scoped(
+) -> Result<i64> {
+    let (count,) = scoped(
         scope,
-        "SELECT COUNT(*), COUNT(CASE WHEN address = $4 AND user_agent = $5 THEN 1 END)
-         FROM sessions WHERE tenant_id = $1 AND service_id = $2 AND user_id = $3",
+        "SELECT COUNT(*) FROM sessions WHERE tenant_id = $1 AND service_id = $2 AND user_id = $3
+             AND address = $4 AND user_agent = $5",
     )
     .bind(user)
     .bind(address)
     .bind(user_agent)
     .fetch_one(conn)
-    .await
+    .await?;
+    Ok(count)
 }
 
 /// Removes those of a user whose time is over.
@@ -291,31 +292,53 @@ pub(super) async fn note_failure(
     address: &str,
     now: Time,
     forgotten: Time,
-) -> Result<i64> {
-    let counted: (i64,) = scoped(
+) -> Result<()> {
+    scoped(
         scope,
         "INSERT INTO login_failures (tenant_id, service_id, address, failures, last_at)
          VALUES ($1, $2, $3, 1, $4)
          ON CONFLICT (tenant_id, service_id, address) DO UPDATE SET last_at = $4,
              failures = CASE WHEN login_failures.last_at < $5 THEN 1
-                 ELSE login_failures.failures + 1 END
-         RETURNING failures",
+                 ELSE login_failures.failures + 1 END",
     )
     .bind(address)
     .bind(now)
     .bind(forgotten)
-    .fetch_one(conn)
-    .await?;
-    Ok(counted.0)
-}
-
-pub(super) async fn forget_failures(conn: &mut Conn, scope: &Scope, before: Time) -> Result<()> {
-    scoped(
-        scope,
-        "DELETE FROM login_failures WHERE tenant_id = $1 AND service_id = $2 AND last_at < $3",
-    )
-    .bind(before)
     .execute(conn)
     .await
     .map(drop)
+}
+
+/// Removes sessions of everybody whose time is over, `most` of them.
+pub(super) async fn sweep(conn: &mut Conn, scope: &Scope, now: Time, most: i64) -> Result<u64> {
+    scoped(
+        scope,
+        "DELETE FROM sessions WHERE tenant_id = $1 AND service_id = $2 AND id IN (
+             SELECT id FROM sessions WHERE tenant_id = $1 AND service_id = $2 AND expires_at <= $3
+             ORDER BY expires_at LIMIT $4)",
+    )
+    .bind(now)
+    .bind(most)
+    .execute(conn)
+    .await
+}
+
+/// Removes failures that count no more, of `most` addresses.
+pub(super) async fn sweep_failures(
+    conn: &mut Conn,
+    scope: &Scope,
+    before: Time,
+    most: i64,
+) -> Result<u64> {
+    scoped(
+        scope,
+        "DELETE FROM login_failures WHERE tenant_id = $1 AND service_id = $2 AND address IN (
+             SELECT address FROM login_failures
+             WHERE tenant_id = $1 AND service_id = $2 AND last_at < $3
+             ORDER BY last_at LIMIT $4) AND last_at < $3",
+    )
+    .bind(before)
+    .bind(most)
+    .execute(conn)
+    .await
 }

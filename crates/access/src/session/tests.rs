@@ -380,6 +380,38 @@ on_both_databases! {
         server.login(ADA, PASSWORD).await.expect(200);
     }
 
+    async fn what_is_over_is_removed_some_at_a_time_whoever_it_is_of(database: TestDatabase) {
+        let mut server = Server::new(&database);
+        let (ada, bob) = (server.user(ADA).await, server.user("bob@example.org").await);
+        for user in [&ada, &ada, &bob] {
+            server.program(user.email.as_str()).await;
+        }
+        for last in 1..=3 {
+            server.client.address = Some(std::net::Ipv4Addr::new(192, 0, 2, last).into());
+            server.login(ADA, "wrong").await.refused(401, "login_refused");
+        }
+        let count = async || {
+            let mut conn = database.db.conn().await.unwrap();
+            let sql = "SELECT (SELECT COUNT(*) FROM sessions), (SELECT COUNT(*) FROM refresh_tokens),
+                     (SELECT COUNT(*) FROM login_failures)";
+            let counted: (i64, i64, i64) = query(sql).fetch_one(&mut conn).await.unwrap();
+            counted
+        };
+        let sweep = async || server.sessions.sweep(2).await.unwrap();
+        assert_eq!((sweep().await, count().await), (0, (3, 3, 3)));
+        database.clock.advance(FORGOTTEN + SECOND);
+        assert_eq!((sweep().await, count().await), (2, (3, 3, 1)));
+        database.clock.advance(Options::default().absolute - FORGOTTEN - 2 * SECOND);
+        assert_eq!((sweep().await, count().await), (1, (3, 3, 0)));
+        database.clock.advance(SECOND);
+        assert_eq!((sweep().await, count().await), (2, (1, 1, 0)));
+        assert_eq!((sweep().await, count().await), (1, (0, 0, 0)));
+        // Somebody who was here before is told all the same.
+        server.client.address = Some(std::net::Ipv4Addr::new(192, 0, 2, 9).into());
+        server.program(ADA).await;
+        assert_eq!(server.told.0.lock().len(), 1);
+    }
+
     async fn guesses_at_once_are_no_more_than_guesses_one_by_one(database: TestDatabase) {
         let server = Server::new(&database);
         server.user(ADA).await;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use modelyard_kernel::{
-    Caller, Clock, DEPLOYMENT, Db, Failure, Part, Permission, Result, Scope, Time, Ulid,
+    Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Part, Permission, Result, Scope, Time, Ulid,
 };
 use parking_lot::Mutex;
 use ring::rand::SystemRandom;
@@ -177,6 +177,17 @@ impl Tokens {
     pub async fn rotate(&self, caller: &Caller) -> Result<()> {
         caller.permit_in_deployment(ROTATE)?;
         self.renew(true).await
+    }
+
+    /// Removes every key, in the transaction in which the secret that sealed them is given up. Tokens that
+    /// they have signed are believed no more. Gives how many there were.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn remove_keys_in(&self, conn: &mut Conn) -> Result<u64> {
+        let removed = store::remove_all(conn, &self.0.scope).await?;
+        *self.0.ring.lock() = None;
+        Ok(removed)
     }
 
     /// The public keys (RFC 7517), of which one signs.

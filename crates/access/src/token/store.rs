@@ -48,6 +48,13 @@ pub(super) async fn insert(conn: &mut Conn, scope: &Scope, row: KeyRow) -> Resul
     .map(drop)
 }
 
+/// Removes every key. Gives how many there were.
+pub(super) async fn remove_all(conn: &mut Conn, scope: &Scope) -> Result<u64> {
+    scoped(scope, "DELETE FROM signing_keys WHERE tenant_id = $1 AND service_id = $2")
+        .execute(conn)
+        .await
+}
+
 /// Retires every key that signs.
 pub(super) async fn retire(conn: &mut Conn, scope: &Scope, now: Time) -> Result<()> {
     scoped(

@@ -218,11 +218,12 @@ pub(crate) struct Credentials {
     pub(crate) password_changed_at: Option<Time>,
     pub(crate) failed_logins: i64,
     pub(crate) locked_until: Option<Time>,
+    pub(crate) last_login_at: Option<Time>,
 }
 
 impl Credentials {
-    pub(super) const COLUMNS: &'static str =
-        "id, email, status, password_hash, password_changed_at, failed_logins, locked_until";
+    pub(super) const COLUMNS: &'static str = "id, email, status, password_hash, password_changed_at, failed_logins, locked_until, \
+         last_login_at";
 
     /// Whether it may log in with the right password.
     pub(crate) fn may_log_in(&self, now: Time) -> bool {
@@ -244,6 +245,7 @@ impl FromRow for Credentials {
             password_changed_at: row.take("password_changed_at")?,
             failed_logins: row.take("failed_logins")?,
             locked_until: row.take("locked_until")?,
+            last_login_at: row.take("last_login_at")?,
         })
     }
 }

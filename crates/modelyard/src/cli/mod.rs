@@ -6,6 +6,7 @@ mod access;
 mod db;
 mod init;
 mod jobs;
+mod secret;
 mod serve;
 mod settings;
 
@@ -41,6 +42,8 @@ enum Verb {
     Key(access::Key),
     /// Make roles, look at them, and give them.
     Role(access::Role),
+    /// Replace the deployment's secret when it is lost.
+    Secret(secret::Secret),
     /// Look after the database.
     Db(db::Database),
     /// Show every setting with where it comes from.
@@ -67,6 +70,7 @@ pub fn run(command: Command) -> ExitCode {
             Verb::User(it) => it.run().await,
             Verb::Key(it) => it.run().await,
             Verb::Role(it) => it.run().await,
+            Verb::Secret(it) => it.run().await,
             Verb::Db(it) => it.run().await,
             Verb::Settings(it) => it.run(),
         }

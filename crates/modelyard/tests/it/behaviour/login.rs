@@ -16,13 +16,6 @@ const EMAIL: &str = "ada@example.org";
 const PASSWORD: &str = "nine correct horses with batteries";
 const CONFIGS: &str = "/api/v1/configs";
 
-/// Settings of processes that share a secret.
-fn shared(database: &TestDatabase) -> Settings {
-    let mut settings = settings(database);
-    settings.access.secret = Some("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".to_owned());
-    settings
-}
-
 /// The first administrator, as the command line makes it while the service runs.
 async fn admin(settings: &Settings) {
     let deployment = Deployment::open(settings).await.unwrap();
@@ -70,7 +63,7 @@ async fn send(
 
 /// A server that knows its first administrator, and its token.
 async fn known(database: &TestDatabase) -> (modelyard::Server, TestClient, String) {
-    let settings = shared(database);
+    let settings = settings(database);
     let (server, client) = start(service("behaviour"), settings.clone()).await;
     client.get(CONFIGS).await.expect(200);
     admin(&settings).await;
@@ -194,7 +187,7 @@ on_both_databases! {
             server.stop().await;
             return;
         }
-        let mut settings = shared(&database);
+        let mut settings = settings(&database);
         settings.data.dir = database.dir().join("data-2");
         settings.blobs.url = format!("file://{}", database.dir().join("data/blobs").display());
         let (other_server, other) = start(service("behaviour"), settings).await;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::ledger::{self, Line, TRAIN};
 use crate::support::program::{BINARY, Program, Project, Starting, plain, serve};
-use crate::support::{files, until};
+use crate::support::{SECRET, files, until};
 
 /// How long the end of a process may take.
 const SOON: Duration = Duration::from_secs(20);
@@ -93,6 +93,7 @@ impl Site {
             command.env("MODELYARD_BLOBS__URL", format!("file://{}", blobs.display()));
         }
         command.arg("--database").arg(&self.database);
+        command.env("MODELYARD_ACCESS__SECRET", SECRET);
         command.env("MODELYARD_JOBS__CONCURRENCY", self.concurrency.to_string());
         // What the tests leave running they do not wait for.
         command.env("MODELYARD_JOBS__DRAIN", "1ms").env("MODELYARD_SERVER__DRAIN", "100ms");

@@ -21,6 +21,9 @@ pub use model::{
     train_body, train_with,
 };
 
+/// The secret of every deployment of tests: those of several processes share it.
+pub const SECRET: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+
 /// How long anything may take that should happen soon.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -35,6 +38,7 @@ pub fn settings(database: &TestDatabase) -> Settings {
     let mut settings = Settings::with_options(&options).unwrap();
     // Tests do not wait for what they left running.
     settings.jobs.drain = Duration::ZERO;
+    settings.access.secret = Some(SECRET.to_owned());
     settings.server.drain = Duration::from_millis(100);
     settings
 }

@@ -1,5 +1,10 @@
 //! The deployment's secret: what is sealed with it can be read by whoever has it, and by nobody who has
 //! only the database.
+//!
+//! All processes of a deployment have the same. The database has a known text that was sealed with it, so
+//! that one with another secret finds out at start, and not when it cannot open what it needs.
+
+mod store;
 
 use std::fmt;
 use std::io::Write as _;
@@ -9,7 +14,8 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use modelyard_kernel::Failure;
+use futures_util::FutureExt as _;
+use modelyard_kernel::{Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Permission, Result, Scope};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
@@ -18,6 +24,11 @@ use zeroize::Zeroizing;
 const LENGTH: usize = 32;
 /// The file that has it, in the data directory, when nothing else does.
 const FILE: &str = "secret";
+
+/// What nobody but the system has: to let go of what was sealed.
+const RESET: Permission = Permission("system:administer");
+/// What is sealed to be tried, and its name.
+const CHECK: &str = "access:secret";
 
 /// The secret. Cheap to clone; it is never shown.
 #[derive(Clone)]
@@ -38,6 +49,15 @@ pub enum SecretError {
     Form,
     #[error("the file with the deployment's secret cannot be read or written")]
     File(#[from] std::io::Error),
+    #[error(
+        "this process has another secret than its database was used with: set `access.secret` or \
+         `access.secret_file` to the one that the deployment's other processes have, or that it had \
+         before, or put it into the file `{FILE}` of the data directory; if it is lost, \
+         `modelyard secret reset` gives up what was sealed with it"
+    )]
+    Another,
+    #[error(transparent)]
+    Failure(#[from] Failure),
 }
 
 impl Secret {
@@ -78,6 +98,42 @@ impl Secret {
         }
     }
 
+    /// Refuses to go on with another secret than the one that a database was used with; the first process
+    /// that comes decides.
+    ///
+    /// # Errors
+    /// [`SecretError::Another`]; when the database refuses.
+    pub async fn check(&self, db: &Db, clock: &Clock, tenant: &str) -> Result<(), SecretError> {
+        let (it, scope, now) = (self.clone(), scope_of(tenant)?, clock.now());
+        let check = db.transaction(move |conn| {
+            async move {
+                conn.exclusive(CHECK).await?;
+                match store::find(conn, &scope).await? {
+                    Some(sealed) => Ok(it.open(CHECK, &sealed).is_ok()),
+                    None => {
+                        store::put(conn, &scope, it.seal(CHECK, CHECK.as_bytes())?, now).await?;
+                        Ok(true)
+                    }
+                }
+            }
+            .boxed()
+        });
+        match check.await? {
+            true => Ok(()),
+            false => Err(SecretError::Another),
+        }
+    }
+
+    /// Makes it the one of a database, in the transaction that removes what another has sealed.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn adopt_in(&self, conn: &mut Conn, scope: &Scope, clock: &Clock) -> Result<()> {
+        conn.exclusive(CHECK).await?;
+        let sealed = self.seal(CHECK, CHECK.as_bytes())?;
+        Ok(store::put(conn, scope, sealed, clock.now()).await?)
+    }
+
     fn of(bytes: &[u8]) -> Result<Self, SecretError> {
         let key = UnboundKey::new(&AES_256_GCM, bytes).map_err(|_| SecretError::Form)?;
         Ok(Self(Arc::new(LessSafeKey::new(key))))
@@ -113,6 +169,12 @@ impl Secret {
     }
 }
 
+/// The scope of a process that has not let anybody in yet.
+fn scope_of(tenant: &str) -> Result<Scope> {
+    let system = Caller::system("secret", tenant, DEPLOYMENT);
+    system.permit_in_deployment(RESET).cloned()
+}
+
 /// Bytes that nobody can guess.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
@@ -122,7 +184,34 @@ pub fn random<const N: usize>() -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
+    use modelyard_testkit::{TENANT, on_both_databases};
+
     use super::*;
+
+    on_both_databases! {
+        async fn a_database_is_used_with_one_secret(database: TestDatabase) {
+            let secret = |it| Secret::read(&STANDARD.encode([it; 32])).unwrap();
+            let (db, clock) = (&database.db, &database.clock);
+            let check = async |it| secret(it).check(db, clock, TENANT).await;
+            check(1).await.unwrap();
+            check(1).await.unwrap();
+            let refused = check(2).await.unwrap_err();
+            assert!(matches!(refused, SecretError::Another), "{refused}");
+            check(1).await.unwrap();
+            let scope = scope_of(TENANT).unwrap();
+            secret(2).adopt_in(&mut db.conn().await.unwrap(), &scope, clock).await.unwrap();
+            check(2).await.unwrap();
+            assert!(check(1).await.is_err());
+        }
+
+        async fn of_two_that_come_first_one_decides(database: TestDatabase) {
+            let secret = |it| Secret::read(&STANDARD.encode([it; 32])).unwrap();
+            let (one, two) = (secret(1), secret(2));
+            let (db, other, clock) = (&database.db, database.reconnect().await, &database.clock);
+            let both = tokio::join!(one.check(db, clock, TENANT), two.check(&other, clock, TENANT));
+            assert_ne!(both.0.is_ok(), both.1.is_ok(), "{both:?}");
+        }
+    }
 
     #[test]
     fn what_is_sealed_is_opened_under_its_name_only() {
