@@ -36,6 +36,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     "0008_blob_keeps",
     "0009_access",
     "0010_access_upkeep",
+    "0011_promised_artifacts",
 };
 
 /// How many digits the name of a migration's file begins with.
@@ -197,6 +198,6 @@ mod tests {
         let versions: Vec<i64> = MIGRATIONS.iter().map(|it| it.version).collect();
         assert_eq!(versions, (1..).take(versions.len()).collect::<Vec<i64>>());
         assert_eq!(MIGRATIONS[0].name, "blobs");
-        assert_eq!(number("0011_later"), 11);
+        assert_eq!(number("0012_later"), 12);
     }
 }

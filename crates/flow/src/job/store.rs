@@ -250,6 +250,19 @@ pub(super) async fn unfinished(conn: &mut Conn, scope: &Scope, id: JobId) -> Res
     Ok(count > 0)
 }
 
+/// Whether a job that has not ended has promised a result under an id.
+pub(super) async fn promised(conn: &mut Conn, scope: &Scope, artifact: Ulid) -> Result<bool> {
+    let found: Option<(JobId,)> = scoped(
+        scope,
+        "SELECT id FROM jobs WHERE tenant_id = $1 AND service_id = $2 AND promised_id = $3
+             AND status IN ('pending', 'running') LIMIT 1",
+    )
+    .bind(artifact)
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.is_some())
+}
+
 /// Records the end of a job; false when whoever says so does not hold it any more. What failed is
 /// kept with its input, for another try.
 pub(super) async fn finish(

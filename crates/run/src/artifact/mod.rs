@@ -14,6 +14,7 @@ mod store;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use modelyard_flow::job;
 use modelyard_kernel::bulk::{Applied, Bulk, Changed, Done, Operation};
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
@@ -60,6 +61,8 @@ pub struct Artifacts {
 #[derive(Debug)]
 pub struct Draft {
     id: ArtifactId,
+    /// Whether whoever drafted it chose the id.
+    is_named: bool,
     tags: Option<Vec<String>>,
     #[expect(clippy::option_option, reason = "as in `NewArtifact`: not said, or a root")]
     parent: Option<Option<ArtifactId>>,
@@ -96,8 +99,9 @@ impl Artifacts {
         let parts = Parts::of(data).await?;
         let from_data = parts.content.as_ref().map(|it| NewContent::Json(it.1.clone()));
         let prepared = Prepared::new(&self.blobs, content.or(from_data)).await?;
+        let is_named = id.is_some();
         let id = id.unwrap_or_else(|| ArtifactId::new(&self.clock));
-        Ok(Draft { id, tags, parent, parts, prepared })
+        Ok(Draft { id, is_named, tags, parent, parts, prepared })
     }
 
     /// Writes the row of a draft, in the transaction of whatever else is changed.
@@ -111,10 +115,19 @@ impl Artifacts {
         store::insert(conn, scope, row).await?.ok_or_else(|| taken(draft.id))
     }
 
+    /// Writes the row of a client's draft: not under the id that a job has promised for its result, which
+    /// clients know before it is there.
+    async fn add(&self, conn: &mut Conn, scope: &Scope, draft: &Draft) -> Result<Artifact> {
+        if draft.is_named && job::is_promised(conn, scope, draft.id.0).await? {
+            return Err(taken(draft.id));
+        }
+        self.insert(conn, scope, draft).await
+    }
+
     /// A new artifact.
     ///
     /// # Errors
-    /// As [`Artifacts::insert`].
+    /// As [`Artifacts::insert`]; when a job has promised the id.
     pub async fn create(
         &self,
         caller: &Caller,
@@ -126,7 +139,7 @@ impl Artifacts {
         let (it, new) = (self.clone(), Arc::clone(&draft));
         let insert = self
             .db
-            .transaction(move |conn| async move { it.insert(conn, &scope, &new).await }.boxed());
+            .transaction(move |conn| async move { it.add(conn, &scope, &new).await }.boxed());
         settled(draft, insert.await).await
     }
 
@@ -390,7 +403,7 @@ impl Artifacts {
     async fn step(&self, conn: &mut Conn, scope: &Scope, operation: Operation<Arc<Draft>>) -> Done {
         let none = Conditions::default();
         match operation {
-            Operation::Create(draft) => Applied::created(&self.insert(conn, scope, &draft).await?),
+            Operation::Create(draft) => Applied::created(&self.add(conn, scope, &draft).await?),
             Operation::Update(_, draft) => {
                 Applied::updated(&self.replace(conn, scope, &draft, &none).await?)
             }

@@ -31,6 +31,27 @@ async fn upload(client: &TestClient, bytes: Vec<u8>) -> Value {
 }
 
 on_both_databases! {
+    async fn nobody_takes_the_id_that_a_job_has_promised(database: TestDatabase) {
+        let (server, client) = start_model(&database).await;
+        let id = config(&client, json!({"seconds": 1})).await;
+        let it = train_with(&client, &id).await;
+        let taken = json!({"id": it.artifact, "data": {"mine": true}});
+        let refused = client.post("/api/v1/artifacts", &taken).await.expect(409);
+        assert_eq!(refused.body["code"], "artifact_taken");
+        let bulk = json!({"operations": [{"op": "create", "body": taken}]});
+        let done = client.post("/api/v1/artifacts/$bulk", &bulk).await;
+        assert!(done.body.to_string().contains("artifact_taken"), "{}", done.body);
+        let record = ended(&client, &it.job).await;
+        assert_eq!(record["status"], "completed", "{record}");
+        let stored = client.get(&format!("/api/v1/artifacts/{}", it.artifact)).await.expect(200);
+        assert_eq!(stored.body["data"]["mine"], json!(null));
+        // Any other id is free.
+        let other = json!({"id": "01JCSEED000000000000000AAA", "data": {"mine": true}});
+        client.post("/api/v1/artifacts", &other).await.expect(201);
+        server.stop().await;
+    }
+
+
     async fn lists_do_not_load_content(database: TestDatabase) {
         let (server, client) = start_model(&database).await;
         let large = text(&upload(&client, noise(LARGE)).await["id"]);
