@@ -4,6 +4,7 @@
 //! Every request pays for this, so nothing here formats or allocates what the answer does not need.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -321,7 +322,7 @@ impl Exchange {
                 code = failure.code(),
                 %failure,
                 method = self.method.as_str(),
-                path = self.uri.path(),
+                path = without_secrets(self.uri.path()).as_ref(),
                 request_id = %self.id,
                 "request failed"
             );
@@ -380,7 +381,7 @@ impl Exchange {
         tracing::info!(
             target: ACCESS,
             method = self.method.as_str(),
-            path = self.uri.path(),
+            path = without_secrets(self.uri.path()).as_ref(),
             status,
             duration_ms = took.as_secs_f64() * 1e3,
             request_id = %self.id,
@@ -389,6 +390,21 @@ impl Exchange {
             "request"
         );
     }
+}
+
+/// A path as it is written down: without what is no name of anything, but a key or a token that somebody has
+/// put there.
+fn without_secrets(path: &str) -> Cow<'_, str> {
+    let is_secret = |part: &str| {
+        let is_written = |it: u8| it.is_ascii_alphanumeric() || b"-_.~%+=".contains(&it);
+        // The shortest of ours are 43 characters, those that name something 26.
+        part.len() >= 40 && part.bytes().all(is_written)
+    };
+    if path.split('/').any(is_secret) {
+        let parts = path.split('/').map(|it| if is_secret(it) { "…" } else { it });
+        return parts.collect::<Vec<_>>().join("/").into();
+    }
+    path.into()
 }
 
 impl Drop for Exchange {

@@ -7,6 +7,7 @@ mod bad_input;
 mod bad_paths;
 mod batches;
 mod bounds;
+mod canaries;
 mod cancelling;
 mod closed;
 mod commands;
