@@ -246,11 +246,9 @@ impl Access {
                 }
                 match it.sweep().await {
                     Ok(0) => {}
-                    Ok(rows) => {
-                        tracing::info!(rows, "sessions, links and failures that are over are gone")
-                    }
+                    Ok(rows) => tracing::info!(rows, "sessions and links that are over are gone"),
                     Err(failure) => {
-                        tracing::error!(%failure, "sessions that are over are not removed")
+                        tracing::error!(%failure, "sessions that are over are not removed");
                     }
                 }
             }

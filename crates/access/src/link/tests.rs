@@ -384,7 +384,7 @@ on_both_databases! {
         People::add(&database, ADA, "active").await;
         let (here, elsewhere) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
         let ask = async |number: usize| {
-            let email = if number % 2 == 0 { ADA } else { "nobody@example.org" };
+            let email = if number.is_multiple_of(2) { ADA } else { "nobody@example.org" };
             server.forgot_from(here, email).await
         };
         for number in 0..20 {

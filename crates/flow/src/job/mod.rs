@@ -728,9 +728,9 @@ impl Jobs {
     }
 }
 
-/// Without a record nothing can be published, whatever the work still does.
-/// Whether a job that has not ended has promised a result under an id, so that nobody else may take it. For
-/// the slice of results, which needs no handle of the jobs.
+/// Whether a job that has not ended has promised a result under an id, so that nobody else may take it.
+///
+/// For the slice of results, which needs no handle of the jobs.
 ///
 /// # Errors
 /// When the database refuses.
@@ -738,6 +738,7 @@ pub async fn is_promised(conn: &mut Conn, scope: &Scope, artifact: Ulid) -> Resu
     Ok(store::promised(conn, scope, artifact).await?)
 }
 
+/// Without a record nothing can be published, whatever the work still does.
 async fn remove(conn: &mut Conn, scope: &Scope, id: JobId, conditions: &Conditions) -> Result<Job> {
     let job = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
     conditions.allow_change(&job.etag())?;

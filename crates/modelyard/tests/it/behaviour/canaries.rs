@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use bytes::Bytes;
 use http::Method;
-use modelyard_kernel::Background;
 use modelyard_kernel::db::{Dialect, Row, Value as Stored, query};
+use modelyard_kernel::{Background, Clock};
 use modelyard_testkit::{TestClient, TestDatabase, TestResponse, on_both_databases};
 use ring::hmac;
 use rustix::process::Signal;
@@ -191,7 +191,7 @@ impl Asking<'_> {
     /// Asks for what has to show a secret, once; or with one in the address, which the contract has every
     /// refusal repeat to whoever asked.
     async fn ask_quietly(
-        &mut self,
+        &self,
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
@@ -214,7 +214,7 @@ impl Asking<'_> {
         self.ask(Method::POST, path, headers, body.to_string()).await
     }
 
-    async fn post_quietly(&mut self, path: &str, token: &str, body: Value) -> TestResponse {
+    async fn post_quietly(&self, path: &str, token: &str, body: Value) -> TestResponse {
         let bearer = format!("Bearer {token}");
         let headers: &[(&str, &str)] =
             if token.is_empty() { &[] } else { &[("authorization", &bearer)] };
@@ -248,7 +248,7 @@ fn code(secret: &str, steps: u64) -> String {
             key.push(u8::try_from(bits >> count & 0xff).unwrap());
         }
     }
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let now = u64::try_from(Clock::system().now().micros() / 1_000_000).unwrap();
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key);
     let tag = hmac::sign(&key, &(now / 30 + steps).to_be_bytes());
     let at = usize::from(tag.as_ref()[19] & 0xf);
