@@ -74,7 +74,7 @@ async fn known(database: &TestDatabase) -> (modelyard::Server, TestClient, Strin
 
 on_both_databases! {
     async fn where_nobody_is_known_whatever_is_shown_is_nothing(database: TestDatabase) {
-        let settings = shared(&database);
+        let settings = settings(&database);
         let (server, client) = start(service("behaviour"), settings.clone()).await;
         assert!(server.greeting().contains("Nobody has to log in"));
         let key = format!("mk_{}", "a".repeat(60));
