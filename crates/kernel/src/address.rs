@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use http::Extensions;
 
+use crate::Ulid;
+
 /// The address of whoever asks: of the connection's other end, or what a proxy that the operator
 /// trusts says of it. An IPv4 address is one, also when it came in the form of an IPv6 address.
 ///
@@ -14,6 +16,17 @@ pub struct ClientAddress(pub IpAddr);
 impl ClientAddress {
     /// That of a request with these extensions.
     pub fn of(extensions: &Extensions) -> Option<IpAddr> {
+        extensions.get().map(|Self(it)| *it)
+    }
+}
+
+/// The id of a request, in every line that the log has of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId(pub Ulid);
+
+impl RequestId {
+    /// That of a request with these extensions.
+    pub fn of(extensions: &Extensions) -> Option<Ulid> {
         extensions.get().map(|Self(it)| *it)
     }
 }

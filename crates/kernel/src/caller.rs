@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -22,14 +24,47 @@ const OWN: Permission = Permission("account:own");
 /// Proof that a permission was checked, and the tenant and service it was checked for.
 ///
 /// Store functions ask for a `&Scope`, and [`Caller::permit`] is the only way to get one, so a
-/// query that skipped the check or forgot the tenant does not compile.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// query that skipped the check or forgot the tenant does not compile. Two scopes are the same when they are about
+/// the same rows, whoever asks.
+#[derive(Clone, Debug)]
 pub struct Scope {
     tenant: Arc<str>,
     service: Arc<str>,
+    actor: Arc<Actor>,
+}
+
+/// Who does something, and from where: what an [event](crate::event) says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// A user or a key with its id, such as `user:01J…`, or what part of the service itself it is.
+    pub subject: Arc<str>,
+    /// The address of the client, when there is one.
+    pub address: Option<IpAddr>,
+    /// The request, when there is one.
+    pub request: Option<Ulid>,
+}
+
+impl PartialEq for Scope {
+    fn eq(&self, other: &Self) -> bool {
+        self.tenant == other.tenant && self.service == other.service
+    }
+}
+
+impl Eq for Scope {}
+
+impl Hash for Scope {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.tenant.hash(state);
+        self.service.hash(state);
+    }
 }
 
 impl Scope {
+    /// Who asks.
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
     /// Whose data this is.
     pub fn tenant(&self) -> &str {
         &self.tenant
@@ -160,7 +195,6 @@ pub enum Proof {
 /// The authenticated principal behind a request, a job or a command.
 #[derive(Clone)]
 pub struct Caller {
-    subject: Arc<str>,
     scope: Scope,
     grants: Grants,
     /// What it may do to what belongs to no service.
@@ -173,11 +207,20 @@ pub struct Caller {
 impl Caller {
     /// A caller as authentication found it.
     pub fn new(subject: &str, tenant: &str, service: &str, grants: Grants) -> Self {
-        let scope = Scope { tenant: tenant.into(), service: service.into() };
-        let deployment = Scope { tenant: Arc::clone(&scope.tenant), service: DEPLOYMENT.into() };
+        let actor = Arc::new(Actor { subject: subject.into(), address: None, request: None });
+        let scope = Scope { tenant: tenant.into(), service: service.into(), actor };
+        let deployment = Scope { service: DEPLOYMENT.into(), ..scope.clone() };
         let (deployment_grants, user, proof) = (grants.clone(), None, Proof::None);
-        let subject = subject.into();
-        Self { subject, scope, grants, deployment, deployment_grants, user, proof }
+        Self { scope, grants, deployment, deployment_grants, user, proof }
+    }
+
+    /// With where it asks from, and by which request.
+    #[must_use]
+    pub fn with_origin(self, address: Option<IpAddr>, request: Option<Ulid>) -> Self {
+        let subject = Arc::clone(&self.scope.actor.subject);
+        let actor = Arc::new(Actor { subject, address, request });
+        let deployment = Scope { actor: Arc::clone(&actor), ..self.deployment };
+        Self { scope: Scope { actor, ..self.scope }, deployment, ..self }
     }
 
     /// With other grants for what belongs to the deployment and not to a service.
@@ -199,7 +242,7 @@ impl Caller {
 
     /// Who this is, for logs and audit.
     pub fn subject(&self) -> &str {
-        &self.subject
+        &self.scope.actor.subject
     }
 
     /// Whose data it may see.
@@ -260,7 +303,7 @@ impl Caller {
 
 impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Caller").field("subject", &self.subject).finish_non_exhaustive()
+        f.debug_struct("Caller").field("subject", &self.subject()).finish_non_exhaustive()
     }
 }
 

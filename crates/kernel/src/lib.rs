@@ -11,6 +11,7 @@ pub mod bulk;
 pub mod caller;
 pub mod clock;
 pub mod db;
+pub mod event;
 pub mod failpoint;
 pub mod failure;
 pub mod form;
@@ -19,13 +20,14 @@ pub mod list;
 pub mod part;
 pub mod reply;
 
-pub use address::{ClientAddress, IsSecure};
+pub use address::{ClientAddress, IsSecure, RequestId};
 pub use background::Background;
 pub use blobs::{BlobRef, Blobs};
 pub use body::{BodyLimit, JsonBody, LargeBody};
-pub use caller::{Caller, DEPLOYMENT, Grants, Permission, Proof, Scope};
+pub use caller::{Actor, Caller, DEPLOYMENT, Grants, Permission, Proof, Scope};
 pub use clock::{Clock, Time};
 pub use db::{Conn, Db, Tx};
+pub use event::Event;
 pub use failure::{Failure, Kind};
 pub use id::Ulid;
 pub use part::{

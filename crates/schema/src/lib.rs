@@ -37,6 +37,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     "0009_access",
     "0010_access_upkeep",
     "0011_promised_artifacts",
+    "0012_events",
 };
 
 /// How many digits the name of a migration's file begins with.
@@ -76,6 +77,7 @@ pub const TABLES: &[&str] = &[
     "recovery_codes",
     "mailed_links",
     "secret_checks",
+    "events",
 ];
 
 /// Tables about what runs or was tried a moment ago, of no use in a backup.

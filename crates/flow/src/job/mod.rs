@@ -41,14 +41,16 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use modelyard_kernel::bulk::{Applied, Bulk, Changed, Operation};
 use modelyard_kernel::db::Dialect;
+use modelyard_kernel::event::emit;
 use modelyard_kernel::form::choice;
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
-    Assignment, Caller, Conn, Failed, Failure, Kind, Part, Permission, Policy, Result, Scope, Time,
-    Ulid, failpoint,
+    Assignment, Caller, Clock, Conn, Event, Failed, Failure, Kind, Part, Permission, Policy,
+    Result, Scope, Time, Ulid, failpoint,
 };
 use parking_lot::Mutex;
+use serde::Serialize;
 use tokio::time::Instant;
 
 use asking::MAX_AHEAD;
@@ -57,7 +59,7 @@ pub use context::{Also, Context};
 pub use engine::{Engine, Options, PolicyChange, Workers};
 use engine::{Machine, Running};
 pub use http::FIELDS;
-use model::{Ending, Lane};
+use model::{Ending, Lane, ToldJob};
 pub use model::{Hold, Job, JobId, JobStatus, LogLine, NewJob, Queue, Step, Submission, Timing};
 pub use modelyard_kernel::{RequestKey, Wishes};
 use store::{Room, Terms};
@@ -127,13 +129,11 @@ impl Jobs {
         let is_alone = new.wishes.request.is_none() && new.unique.is_none();
         let submitted = if is_alone && db.dialect() == Dialect::Postgres {
             self.submit_together(scope, new).await?
-        } else if !is_alone {
+        } else {
             let (it, scope) = (self.clone(), scope.clone());
             let submit = db
                 .transaction(move |conn| async move { it.submit(conn, &scope, new).await }.boxed());
             submit.await?
-        } else {
-            self.submit(&mut db.conn().await?, scope, new).await?
         };
         failpoint::reach("job.submitted");
         self.wake(&submitted);
@@ -148,14 +148,19 @@ impl Jobs {
         let lane = self.admit(scope, &mut new)?;
         let mut conn = machine.db.conn().await?;
         let room = self.may_be_full(&mut conn, scope, &lane, bytes).await?;
-        if room.is_some() || bytes > store::INLINE {
-            return self.submit_in(&mut conn, scope, lane, new).await;
-        }
         drop(conn);
+        if room.is_some() || bytes > store::INLINE {
+            let (it, scope) = (self.clone(), scope.clone());
+            let submit = machine.db.transaction(move |conn| {
+                async move { it.submit_in(conn, &scope, lane, new).await }.boxed()
+            });
+            return submit.await;
+        }
         let (job, artifact, run_at) = (new.id, new.artifact, new.wishes.run_at);
         let terms = self.terms(scope, &new, &lane.queue, None, now);
         let has_deadline = terms.deadline_at.is_some();
-        let added = Added::new(scope, new, terms);
+        let event = submitted(&machine.clock, &new, &lane.queue);
+        let added = Added::new(scope, new, terms, event);
         machine.added.write(&machine.background, &machine.db, added).await?;
         self.note_waiting(&lane, bytes);
         let is_due = run_at.is_none_or(|it| it <= now);
@@ -241,7 +246,9 @@ impl Jobs {
         let room = self.may_be_full(conn, scope, &lane, bytes).await?;
         let terms = self.terms(scope, &new, &lane.queue, room, now);
         let has_deadline = terms.deadline_at.is_some();
+        let event = submitted(&self.machine().clock, &new, &lane.queue);
         if store::insert(conn, scope, new, terms).await? {
+            emit(conn, scope, event).await?;
             self.note_waiting(&lane, bytes);
             let is_due = run_at.is_none_or(|it| it <= now);
             let lane = (is_due && !has_deadline).then_some(lane);
@@ -490,7 +497,8 @@ impl Jobs {
     /// the work does not let go in time.
     pub async fn cancel(&self, caller: &Caller, id: JobId, conditions: &Conditions) -> Result<Job> {
         let scope = caller.permit(WRITE)?.clone();
-        let (conditions, now) = (conditions.clone(), self.machine().clock.now());
+        let conditions = conditions.clone();
+        let clock = self.machine().clock.clone();
         let cancel = self.machine().db.transaction(move |conn| {
             async move {
                 let job = store::lock(conn, &scope, id).await?.ok_or_else(|| missing(id))?;
@@ -500,9 +508,11 @@ impl Jobs {
                     let detail = format!("Job {id} has ended already: it is {state}");
                     return Err(Failure::conflict("job_ended", detail));
                 }
-                store::cancel(conn, &scope, id, now).await?;
-                let canceled = store::find(conn, &scope, id).await?;
-                Ok((job.status, canceled.ok_or_else(|| missing(id))?))
+                store::cancel(conn, &scope, id, clock.now()).await?;
+                let canceled = store::find(conn, &scope, id).await?.ok_or_else(|| missing(id))?;
+                let event = Event::new(&clock, "job.canceled", id).before(&ToldJob::of(&job));
+                emit(conn, &scope, event.after(&ToldJob::of(&canceled))).await?;
+                Ok((job.status, canceled))
             }
             .boxed()
         });
@@ -549,6 +559,8 @@ impl Jobs {
                     },
                     ..NewJob::new(JobId::new(&clock), kind, letter.input.unwrap_or_default())
                 };
+                let retried = Event::new(&clock, "job.retried", id);
+                emit(conn, &scope, retried.after(&Retry { job_id: new.id })).await?;
                 it.submit(conn, &scope, new).await
             }
             .boxed()
@@ -566,7 +578,12 @@ impl Jobs {
         let scope = caller.permit(WRITE)?.clone();
         let it = self.clone();
         let discard = self.machine().db.transaction(move |conn| {
-            async move { it.bury(conn, &scope, id).await.map(drop) }.boxed()
+            async move {
+                it.bury(conn, &scope, id).await?;
+                let event = Event::new(&it.machine().clock, "job.discarded", id);
+                Ok(emit(conn, &scope, event).await?)
+            }
+            .boxed()
         });
         discard.await
     }
@@ -605,11 +622,20 @@ impl Jobs {
     /// # Errors
     /// `queue_missing` when nothing waits in a queue of that name, nor ever does by itself.
     pub async fn pause(&self, caller: &Caller, queue: &str) -> Result<()> {
-        let scope = caller.permit(WRITE)?;
+        let scope = caller.permit(WRITE)?.clone();
         let machine = self.machine();
-        self.known(scope, queue).await?;
-        let now = machine.clock.now();
-        Ok(store::pause(&mut machine.db.conn().await?, scope, queue, now).await?)
+        self.known(&scope, queue).await?;
+        let (clock, queue) = (machine.clock.clone(), queue.to_owned());
+        let pause = machine.db.transaction(move |conn| {
+            async move {
+                if store::pause(conn, &scope, &queue, clock.now()).await? {
+                    emit(conn, &scope, Event::new(&clock, "queue.paused", queue)).await?;
+                }
+                Ok(())
+            }
+            .boxed()
+        });
+        pause.await
     }
 
     /// Begins jobs of a queue again.
@@ -617,11 +643,22 @@ impl Jobs {
     /// # Errors
     /// As [`Jobs::pause`].
     pub async fn resume(&self, caller: &Caller, queue: &str) -> Result<()> {
-        let scope = caller.permit(WRITE)?;
+        let scope = caller.permit(WRITE)?.clone();
         let machine = self.machine();
-        self.known(scope, queue).await?;
-        store::resume(&mut machine.db.conn().await?, scope, queue).await?;
-        machine.heat(Lane::of(scope, queue));
+        self.known(&scope, queue).await?;
+        let lane = Lane::of(&scope, queue);
+        let (clock, queue) = (machine.clock.clone(), queue.to_owned());
+        let resume = machine.db.transaction(move |conn| {
+            async move {
+                if store::resume(conn, &scope, &queue).await? {
+                    emit(conn, &scope, Event::new(&clock, "queue.resumed", queue)).await?;
+                }
+                Ok(())
+            }
+            .boxed()
+        });
+        resume.await?;
+        machine.heat(lane);
         Ok(())
     }
 
@@ -647,15 +684,31 @@ impl Jobs {
     /// `job_missing`, `precondition_failed`, and `job_stuck` when the work does not let go in time.
     pub async fn delete(&self, caller: &Caller, id: JobId, conditions: &Conditions) -> Result<()> {
         let scope = caller.permit(WRITE)?.clone();
-        let conditions = conditions.clone();
+        let (it, conditions) = (self.clone(), conditions.clone());
         let delete = self.machine().db.transaction(move |conn| {
-            async move { remove(conn, &scope, id, &conditions).await }.boxed()
+            async move { it.remove(conn, &scope, id, &conditions).await }.boxed()
         });
         let job = delete.await?;
         if job.status == JobStatus::Running {
             self.let_go(&[id]).await?;
         }
         Ok(())
+    }
+
+    /// Without a record nothing can be published, whatever the work still does.
+    async fn remove(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        id: JobId,
+        conditions: &Conditions,
+    ) -> Result<Job> {
+        let job = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
+        conditions.allow_change(&job.etag())?;
+        store::delete(conn, scope, id).await?;
+        let event = Event::new(&self.machine().clock, "job.deleted", id);
+        emit(conn, scope, event.before(&ToldJob::of(&job))).await?;
+        Ok(job)
     }
 
     /// Cancels and removes several jobs; on request all or nothing.
@@ -666,14 +719,15 @@ impl Jobs {
         let scope = caller.permit(WRITE)?.clone();
         let atomic = bulk.atomic;
         let ids: Vec<Option<JobId>> = bulk.operations.iter().map(id_of).collect();
+        let it = self.clone();
         let remove = bulk.apply(&self.machine().db, move |conn, operation| {
-            let scope = scope.clone();
+            let (it, scope) = (it.clone(), scope.clone());
             async move {
                 let id = match operation {
                     Operation::Delete(id) => JobId(id),
                     Operation::Create(never) | Operation::Update(_, never) => match never {},
                 };
-                remove(conn, &scope, id, &Conditions::default()).await?;
+                it.remove(conn, &scope, id, &Conditions::default()).await?;
                 Ok(Applied::Deleted)
             }
             .boxed()
@@ -738,12 +792,15 @@ pub async fn is_promised(conn: &mut Conn, scope: &Scope, artifact: Ulid) -> Resu
     Ok(store::promised(conn, scope, artifact).await?)
 }
 
-/// Without a record nothing can be published, whatever the work still does.
-async fn remove(conn: &mut Conn, scope: &Scope, id: JobId, conditions: &Conditions) -> Result<Job> {
-    let job = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
-    conditions.allow_change(&job.etag())?;
-    store::delete(conn, scope, id).await?;
-    Ok(job)
+/// The event of a job that is asked for.
+fn submitted(clock: &Clock, new: &NewJob, queue: &str) -> Event {
+    Event::new(clock, "job.submitted", new.id).after(&ToldJob::asked(new, queue))
+}
+
+/// What an event says of a dead letter that is tried again.
+#[derive(Serialize)]
+struct Retry {
+    job_id: JobId,
 }
 
 fn id_of(operation: &Result<Operation<Infallible>>) -> Option<JobId> {

@@ -294,6 +294,49 @@ impl NewJob {
     }
 }
 
+/// What events say of a job: not what is to be done, which may be large and anybody's data.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct ToldJob {
+    kind: String,
+    queue: String,
+    label: Option<String>,
+    priority: i64,
+    run_at: Option<Time>,
+    artifact_id: Option<Ulid>,
+    retry_of: Option<Ulid>,
+    status: JobStatus,
+}
+
+impl ToldJob {
+    /// A job that is asked for.
+    pub(super) fn asked(new: &NewJob, queue: &str) -> Self {
+        Self {
+            kind: new.kind.to_owned(),
+            queue: queue.to_owned(),
+            label: new.wishes.label.clone(),
+            priority: new.wishes.priority.unwrap_or(0),
+            run_at: new.wishes.run_at,
+            artifact_id: new.artifact,
+            retry_of: new.retry_of,
+            status: JobStatus::Pending,
+        }
+    }
+
+    /// A job as it is.
+    pub(super) fn of(job: &Job) -> Self {
+        Self {
+            kind: job.kind.clone(),
+            queue: job.queue.clone(),
+            label: job.label.clone(),
+            priority: job.priority,
+            run_at: job.run_at,
+            artifact_id: job.artifact_id,
+            retry_of: job.retry_of,
+            status: job.status,
+        }
+    }
+}
+
 /// What became of a [`NewJob`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {

@@ -456,7 +456,8 @@ pub(super) async fn queues(conn: &mut Conn, scope: &Scope) -> Result<Vec<Queue>>
     Ok(queues)
 }
 
-pub(super) async fn pause(conn: &mut Conn, scope: &Scope, queue: &str, now: Time) -> Result<()> {
+/// False when it was paused already.
+pub(super) async fn pause(conn: &mut Conn, scope: &Scope, queue: &str, now: Time) -> Result<bool> {
     scoped(
         scope,
         "INSERT INTO paused_queues (tenant_id, service_id, queue, paused_at)
@@ -466,10 +467,11 @@ pub(super) async fn pause(conn: &mut Conn, scope: &Scope, queue: &str, now: Time
     .bind(now)
     .execute(conn)
     .await
-    .map(drop)
+    .map(|changed| changed > 0)
 }
 
-pub(super) async fn resume(conn: &mut Conn, scope: &Scope, queue: &str) -> Result<()> {
+/// False when it was not paused.
+pub(super) async fn resume(conn: &mut Conn, scope: &Scope, queue: &str) -> Result<bool> {
     scoped(
         scope,
         "DELETE FROM paused_queues WHERE tenant_id = $1 AND service_id = $2 AND queue = $3",
@@ -477,5 +479,5 @@ pub(super) async fn resume(conn: &mut Conn, scope: &Scope, queue: &str) -> Resul
     .bind(queue)
     .execute(conn)
     .await
-    .map(drop)
+    .map(|changed| changed > 0)
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use modelyard_kernel::db::{Json, query, storable};
-use modelyard_kernel::{Background, Db, Failure, Kind, Result, Scope, Time, Ulid, Wishes};
+use futures_util::FutureExt;
+use modelyard_kernel::db::{Json, Query, Value, query, storable};
+use modelyard_kernel::event::emit_all;
+use modelyard_kernel::{Background, Db, Event, Failure, Kind, Result, Scope, Time, Ulid, Wishes};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -175,10 +177,13 @@ pub(super) struct Added {
     deadline_at: Option<Time>,
     max_attempts: i64,
     retry_of: Option<Ulid>,
+    /// Whose it is, and what is told of it.
+    #[serde(skip)]
+    told: (Scope, Event),
 }
 
 impl Added {
-    pub(super) fn new(scope: &Scope, new: NewJob, terms: Terms<'_>) -> Self {
+    pub(super) fn new(scope: &Scope, new: NewJob, terms: Terms<'_>, event: Event) -> Self {
         let NewJob { id, kind, input, artifact, owner, unique: _, retry_of, wishes } = new;
         let Wishes { label, priority, run_at, .. } = wishes;
         Self {
@@ -198,14 +203,32 @@ impl Added {
             deadline_at: terms.deadline_at,
             max_attempts: terms.max_attempts,
             retry_of,
+            told: (scope.clone(), event),
         }
     }
 }
 
 impl Change for Added {
     async fn write(db: &Db, all: &[Self]) -> Result<Vec<bool>> {
-        let written = query(
-            "INSERT INTO jobs (tenant_id, service_id, id, kind, status, input, promised_id,
+        let jobs = Value::from(Json(all));
+        let told: Vec<(Scope, Event)> = all.iter().map(|it| it.told.clone()).collect();
+        let write = db.transaction(move |conn| {
+            async move {
+                let written = insert(jobs).execute(conn).await?;
+                emit_all(conn, told).await?;
+                Ok(written)
+            }
+            .boxed()
+        });
+        let written = write.await?;
+        Ok(vec![written == all.len() as u64; all.len()])
+    }
+}
+
+/// Adds jobs.
+fn insert(jobs: Value) -> Query {
+    query(
+        "INSERT INTO jobs (tenant_id, service_id, id, kind, status, input, promised_id,
                  submitted_at, queue, priority, label, owner, run_at, deadline_at, max_attempts,
                  input_bytes, retry_of)
              SELECT tenant_id, service_id, id, kind, 'pending', decode(input, 'base64'),
@@ -215,10 +238,6 @@ impl Change for Added {
                  kind TEXT, input TEXT, promised_id TEXT, submitted_at TIMESTAMPTZ, queue TEXT,
                  priority BIGINT, label TEXT, owner TEXT, run_at TIMESTAMPTZ,
                  deadline_at TIMESTAMPTZ, max_attempts BIGINT, input_bytes BIGINT, retry_of TEXT)",
-        )
-        .bind(Json(all))
-        .execute(&mut db.conn().await?)
-        .await?;
-        Ok(vec![written == all.len() as u64; all.len()])
-    }
+    )
+    .bind(jobs)
 }

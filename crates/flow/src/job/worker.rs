@@ -27,6 +27,7 @@ pub(super) async fn work(engine: Engine, task: Task) {
     let Task { lane, work, job, cancel, ended, mut place } = task;
     let hold = Hold { job: job.id, token: job.token };
     let system = Caller::system("jobs", &lane.tenant, &lane.service);
+    let system = system.with_origin(None, Some(job.id.0));
     let tries = job.attempt - job.lost;
     let max_attempts = job.max_attempts;
     let policy = work.as_ref().map_or_else(Policy::default, |it| it.policy);

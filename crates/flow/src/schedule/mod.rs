@@ -21,12 +21,13 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use modelyard_kernel::bulk::{Applied, Bulk, Changed, Done, Operation};
+use modelyard_kernel::event::emit;
 use modelyard_kernel::form::{choice, quote};
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
-    Background, Caller, Clock, Conn, Db, Failure, Launch, Launcher, Part, Permission, Result,
-    Scope, Time, Wishes,
+    Background, Caller, Clock, Conn, Db, Event, Failure, Launch, Launcher, Part, Permission,
+    Result, Scope, Time, Wishes,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -99,8 +100,12 @@ impl Schedules {
     /// `schedule_taken` when its id is; when the caller may not begin such work, or its input is
     /// not for it.
     pub async fn create(&self, caller: &Caller, new: NewSchedule) -> Result<Schedule> {
-        let scope = caller.permit(WRITE)?;
-        let schedule = self.insert(&mut self.0.db.conn().await?, scope, caller, new).await?;
+        let scope = caller.permit(WRITE)?.clone();
+        let (it, caller) = (self.clone(), caller.clone());
+        let insert = self.0.db.transaction(move |conn| {
+            async move { it.insert(conn, &scope, &caller, new).await }.boxed()
+        });
+        let schedule = insert.await?;
         self.0.changed.notify_one();
         Ok(schedule)
     }
@@ -114,6 +119,8 @@ impl Schedules {
     ) -> Result<Schedule> {
         let schedule = self.written(caller, new, None)?;
         if store::insert(conn, scope, &schedule).await? {
+            let event = Event::new(&self.0.clock, "schedule.created", schedule.id);
+            emit(conn, scope, event.after(&schedule)).await?;
             return Ok(schedule);
         }
         let detail = format!("Entity with id {} already exists", schedule.id);
@@ -233,8 +240,10 @@ impl Schedules {
     ) -> Result<Schedule> {
         let old = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
         conditions.allow_change(&old.revision_tag())?;
+        let event = Event::new(&self.0.clock, "schedule.updated", id).before(&old);
         let schedule = self.written(caller, new, Some(old))?;
         store::update(conn, scope, &schedule).await?;
+        emit(conn, scope, event.after(&schedule)).await?;
         Ok(schedule)
     }
 
@@ -249,11 +258,25 @@ impl Schedules {
         conditions: &Conditions,
     ) -> Result<()> {
         let scope = caller.permit(WRITE)?.clone();
-        let conditions = conditions.clone();
+        let (it, conditions) = (self.clone(), conditions.clone());
         let remove = self.0.db.transaction(move |conn| {
-            async move { remove(conn, &scope, id, &conditions).await }.boxed()
+            async move { it.remove(conn, &scope, id, &conditions).await }.boxed()
         });
         remove.await
+    }
+
+    async fn remove(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        id: ScheduleId,
+        conditions: &Conditions,
+    ) -> Result<()> {
+        let old = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
+        conditions.allow_change(&old.revision_tag())?;
+        store::delete(conn, scope, id).await?;
+        emit(conn, scope, Event::new(&self.0.clock, "schedule.deleted", id).before(&old)).await?;
+        Ok(())
     }
 
     /// Does several changes; on request all or nothing.
@@ -288,7 +311,7 @@ impl Schedules {
                 &self.replace(conn, scope, caller, ScheduleId(id), new, &none).await?,
             ),
             Operation::Delete(id) => {
-                remove(conn, scope, ScheduleId(id), &none).await?;
+                self.remove(conn, scope, ScheduleId(id), &none).await?;
                 Ok(Applied::Deleted)
             }
         }
@@ -306,7 +329,7 @@ impl Schedules {
         conditions: &Conditions,
     ) -> Result<Schedule> {
         let scope = caller.permit(WRITE)?.clone();
-        let (now, conditions) = (self.0.clock.now(), conditions.clone());
+        let (clock, conditions) = (self.0.clock.clone(), conditions.clone());
         let change = self.0.db.transaction(move |conn| {
             async move {
                 let mut it = store::lock(conn, &scope, id).await?.ok_or_else(|| missing(id))?;
@@ -314,6 +337,7 @@ impl Schedules {
                 if it.enabled == enabled {
                     return Ok(it);
                 }
+                let (now, before) = (clock.now(), it.clone());
                 let ticks = it.trigger.ticks().map_err(unreadable)?;
                 it.enabled = enabled;
                 it.next_tick = if enabled { ticks.next(now) } else { None };
@@ -321,6 +345,8 @@ impl Schedules {
                 it.updated_at = now;
                 it.revision += 1;
                 store::update(conn, &scope, &it).await?;
+                let done = if enabled { "schedule.resumed" } else { "schedule.paused" };
+                emit(conn, &scope, Event::new(&clock, done, id).before(&before).after(&it)).await?;
                 Ok(it)
             }
             .boxed()
@@ -382,6 +408,7 @@ impl Schedules {
         let last = (run.outcome == TickOutcome::Fired).then_some(now);
         store::advance(conn, scope, id, next, last).await?;
         store::trim(conn, scope, id, schedule.overlap).await?;
+        emit(conn, scope, Event::new(&self.0.clock, "schedule.run", id).after(&run)).await?;
         let message = match run.outcome {
             TickOutcome::Fired => submitted(),
             _ => format!("A job of schedule {id} waits already"),
@@ -466,18 +493,6 @@ impl Schedules {
         let times = ticks.following(self.0.clock.now()).take(count);
         Ok(times.map(|at| Upcoming { at, local: ticks.local(at) }).collect())
     }
-}
-
-async fn remove(
-    conn: &mut Conn,
-    scope: &Scope,
-    id: ScheduleId,
-    conditions: &Conditions,
-) -> Result<()> {
-    let old = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
-    conditions.allow_change(&old.revision_tag())?;
-    store::delete(conn, scope, id).await?;
-    Ok(())
 }
 
 fn missing(id: ScheduleId) -> Failure {

@@ -41,6 +41,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// A transaction whose owner says nothing for this long is undone, so that the others go on.
     pub idle_timeout: Duration,
+    /// Whether what [`event::emit`](crate::event::emit) tells is kept.
+    pub events: bool,
 }
 
 impl Default for Options {
@@ -51,13 +53,17 @@ impl Default for Options {
             pool_size: 4,
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),
+            events: true,
         }
     }
 }
 
 /// A handle on the database, cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Db(Backend);
+pub struct Db {
+    backend: Backend,
+    events: bool,
+}
 
 #[derive(Clone, Debug)]
 enum Backend {
@@ -77,19 +83,19 @@ impl Db {
                 return Err(Error::Address);
             }
             return sqlite::Sqlite::open(PathBuf::from(path), options)
-                .map(|it| Self(Backend::Sqlite(it)));
+                .map(|it| Self { backend: Backend::Sqlite(it), events: options.events });
         }
         if options.url.starts_with("postgres://") || options.url.starts_with("postgresql://") {
             return postgres::Postgres::connect(options)
                 .await
-                .map(|it| Self(Backend::Postgres(it)));
+                .map(|it| Self { backend: Backend::Postgres(it), events: options.events });
         }
         Err(Error::Address)
     }
 
     /// Which database this is.
     pub fn dialect(&self) -> Dialect {
-        match &self.0 {
+        match &self.backend {
             Backend::Sqlite(_) => Dialect::Sqlite,
             Backend::Postgres(_) => Dialect::Postgres,
         }
@@ -100,7 +106,7 @@ impl Db {
     /// # Errors
     /// When no connection is free in time.
     pub async fn conn(&self) -> Result<Conn> {
-        Ok(Conn(match &self.0 {
+        Ok(self.conn_of(match &self.backend {
             Backend::Sqlite(it) => ConnKind::Sqlite(it.clone()),
             Backend::Postgres(it) => ConnKind::Postgres(it.conn().await?),
         }))
@@ -112,10 +118,14 @@ impl Db {
     /// # Errors
     /// When the database cannot be reached in time.
     pub async fn conn_aside(&self) -> Result<Conn> {
-        Ok(Conn(match &self.0 {
+        Ok(self.conn_of(match &self.backend {
             Backend::Sqlite(it) => ConnKind::Sqlite(it.clone()),
             Backend::Postgres(it) => ConnKind::Postgres(it.conn_aside().await?),
         }))
+    }
+
+    fn conn_of(&self, kind: ConnKind) -> Conn {
+        Conn { kind, events: self.events }
     }
 
     /// Does `work` in a transaction: all of it is committed when it succeeds, nothing when it fails
@@ -132,12 +142,13 @@ impl Db {
         &self,
         work: impl for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, Failure>> + Send + 'static,
     ) -> Result<T, Failure> {
-        match &self.0 {
+        match &self.backend {
             Backend::Sqlite(it) => {
-                it.lend(move |lent| Tx::new(SessionKind::Lent(lent)).run(work)).await?
+                let events = self.events;
+                it.lend(move |lent| Tx::new(SessionKind::Lent(lent), events).run(work)).await?
             }
             Backend::Postgres(it) => {
-                Tx::new(SessionKind::Postgres(it.begin().await?)).run(work).await
+                Tx::new(SessionKind::Postgres(it.begin().await?), self.events).run(work).await
             }
         }
     }
@@ -152,11 +163,15 @@ impl Db {
         &self,
         work: impl for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, Failure>> + Send + 'static,
     ) -> Result<T, Failure> {
-        match &self.0 {
+        match &self.backend {
             Backend::Sqlite(it) => {
-                it.lend_reader(move |lent| Tx::new(SessionKind::Lent(lent)).run(work)).await?
+                let events = self.events;
+                it.lend_reader(move |lent| Tx::new(SessionKind::Lent(lent), events).run(work))
+                    .await?
             }
-            Backend::Postgres(it) => work(&mut Conn(ConnKind::Postgres(it.conn().await?))).await,
+            Backend::Postgres(it) => {
+                work(&mut self.conn_of(ConnKind::Postgres(it.conn().await?))).await
+            }
         }
     }
 
@@ -167,10 +182,11 @@ impl Db {
     /// # Errors
     /// When no connection is free in time.
     pub async fn begin(&self) -> Result<Tx> {
-        Ok(Tx::new(match &self.0 {
+        let kind = match &self.backend {
             Backend::Sqlite(it) => SessionKind::Sqlite(it.begin().await?),
             Backend::Postgres(it) => SessionKind::Postgres(it.begin().await?),
-        }))
+        };
+        Ok(Tx::new(kind, self.events))
     }
 
     /// A transaction to read in: all its statements see the database as it was at its beginning,
@@ -179,10 +195,11 @@ impl Db {
     /// # Errors
     /// When no connection is free in time.
     pub async fn snapshot(&self) -> Result<Tx> {
-        Ok(Tx::new(match &self.0 {
+        let kind = match &self.backend {
             Backend::Sqlite(it) => SessionKind::Sqlite(it.snapshot().await?),
             Backend::Postgres(it) => SessionKind::Postgres(it.snapshot().await?),
-        }))
+        };
+        Ok(Tx::new(kind, self.events))
     }
 
     /// Calls `heard` when another process says something on `channel` (see [`notify`]), and once when
@@ -192,7 +209,7 @@ impl Db {
     /// # Errors
     /// When the server cannot be reached, or goes away.
     pub async fn listen(&self, channel: &'static str, heard: impl Fn() + Send) -> Result<()> {
-        match &self.0 {
+        match &self.backend {
             Backend::Sqlite(_) => std::future::pending().await,
             Backend::Postgres(it) => it.listen(channel, heard).await,
         }
@@ -201,7 +218,7 @@ impl Db {
     /// Waits until what is queued is written, and closes; statements of every handle are refused
     /// from then on.
     pub async fn close(&self) {
-        match &self.0 {
+        match &self.backend {
             Backend::Sqlite(it) => it.close().await,
             Backend::Postgres(it) => it.close(),
         }
@@ -210,7 +227,10 @@ impl Db {
 
 /// An open connection; what store functions take, so that they compose inside a transaction.
 #[derive(Debug)]
-pub struct Conn(ConnKind);
+pub struct Conn {
+    kind: ConnKind,
+    events: bool,
+}
 
 #[derive(Debug)]
 enum ConnKind {
@@ -294,7 +314,7 @@ impl Session {
 impl Conn {
     /// For the few statements that truly differ.
     pub fn dialect(&self) -> Dialect {
-        match &self.0 {
+        match &self.kind {
             ConnKind::Sqlite(_) => Dialect::Sqlite,
             ConnKind::Postgres(_) => Dialect::Postgres,
             ConnKind::Tx(it) => match it.kind {
@@ -302,6 +322,11 @@ impl Conn {
                 SessionKind::Postgres(_) => Dialect::Postgres,
             },
         }
+    }
+
+    /// Whether what [`event::emit`](crate::event::emit) tells is kept.
+    pub(crate) fn keeps_events(&self) -> bool {
+        self.events
     }
 
     /// The end of a `SELECT` whose rows are about to be changed: PostgreSQL locks them, SQLite has
@@ -329,7 +354,7 @@ impl Conn {
     }
 
     async fn run(&mut self, query: Query) -> Result<Answer> {
-        match &mut self.0 {
+        match &mut self.kind {
             ConnKind::Sqlite(it) => it.run(query).await,
             ConnKind::Postgres(it) => it.run(query).await,
             ConnKind::Tx(it) => it.run(query).await,
@@ -344,8 +369,8 @@ impl Conn {
 pub struct Tx(Conn);
 
 impl Tx {
-    fn new(kind: SessionKind) -> Self {
-        Self(Conn(ConnKind::Tx(Session { kind, failed: false })))
+    fn new(kind: SessionKind, events: bool) -> Self {
+        Self(Conn { kind: ConnKind::Tx(Session { kind, failed: false }), events })
     }
 
     async fn run<T>(
@@ -363,7 +388,7 @@ impl Tx {
     /// When the database refuses: nothing was written then. When the connection is lost meanwhile
     /// ([`Error::CommitUnknown`]) nobody knows.
     pub async fn commit(self) -> Result<()> {
-        match self.0.0 {
+        match self.0.kind {
             ConnKind::Tx(it) => it.commit().await,
             ConnKind::Sqlite(_) | ConnKind::Postgres(_) => Err(Error::Swapped),
         }
@@ -374,7 +399,7 @@ impl Tx {
     /// # Errors
     /// The first that fails.
     pub async fn batch(&mut self, sql: &str) -> Result<()> {
-        match &mut self.0.0 {
+        match &mut self.0.kind {
             ConnKind::Tx(it) => it.batch(sql).await,
             ConnKind::Sqlite(_) | ConnKind::Postgres(_) => Err(Error::Swapped),
         }

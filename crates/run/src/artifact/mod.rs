@@ -16,9 +16,12 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use modelyard_flow::job;
 use modelyard_kernel::bulk::{Applied, Bulk, Changed, Done, Operation};
+use modelyard_kernel::event::emit;
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
-use modelyard_kernel::{Blobs, Caller, Clock, Conn, Db, Failure, Part, Permission, Result, Scope};
+use modelyard_kernel::{
+    Blobs, Caller, Clock, Conn, Db, Event, Failure, Part, Permission, Result, Scope,
+};
 use tokio::sync::Semaphore;
 
 pub use content::{Content, NewContent};
@@ -112,7 +115,10 @@ impl Artifacts {
         let parent_id = draft.parent.flatten();
         let level = self.level(conn, scope, parent_id).await?;
         let row = self.row(conn, scope, draft, parent_id, level, None).await?;
-        store::insert(conn, scope, row).await?.ok_or_else(|| taken(draft.id))
+        let artifact = store::insert(conn, scope, row).await?.ok_or_else(|| taken(draft.id))?;
+        let event = Event::new(&self.clock, "artifact.created", draft.id);
+        emit(conn, scope, event.after(&artifact.told())).await?;
+        Ok(artifact)
     }
 
     /// Writes the row of a client's draft: not under the id that a job has promised for its result, which
@@ -260,7 +266,10 @@ impl Artifacts {
             self.blobs.release(conn, scope, hash).await?;
         }
         let row = self.row(conn, scope, draft, parent_id, level, Some(&old)).await?;
-        Ok(store::update(conn, scope, row).await?)
+        let artifact = store::update(conn, scope, row).await?;
+        let event = Event::new(&self.clock, "artifact.updated", id);
+        emit(conn, scope, event.before(&old.told()).after(&artifact.told())).await?;
+        Ok(artifact)
     }
 
     /// Checks a move, takes the descendants along, and gives the new level.
@@ -435,6 +444,8 @@ impl Artifacts {
             self.blobs.release(conn, scope, hash).await?;
         }
         store::delete(conn, scope, it.id).await?;
+        let event = Event::new(&self.clock, "artifact.deleted", it.id);
+        emit(conn, scope, event.before(&it.told())).await?;
         Ok(())
     }
 

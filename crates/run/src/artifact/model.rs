@@ -65,7 +65,30 @@ pub struct Artifact {
 columns!(Artifact: id, created_at, updated_at, tags, data, parent_id, level, revision,
     content_at, content_form, content_hash, content_bytes);
 
+/// What events say of an artifact: not what it holds.
+#[derive(Serialize)]
+pub(super) struct Told<'a> {
+    id: ArtifactId,
+    parent_id: Option<ArtifactId>,
+    level: i64,
+    tags: &'a RawValue,
+    content_hash: Option<&'a str>,
+    content_bytes: Option<i64>,
+}
+
 impl Artifact {
+    /// What events say of it.
+    pub(super) fn told(&self) -> Told<'_> {
+        Told {
+            id: self.id,
+            parent_id: self.parent_id,
+            level: self.level,
+            tags: &self.tags,
+            content_hash: self.content_hash.as_deref(),
+            content_bytes: self.content_bytes,
+        }
+    }
+
     /// Its entity tag. The time is in it because an id may be used again once its entity is gone.
     pub fn etag(&self) -> String {
         format!("\"{}-{}-{}\"", self.id, self.created_at.micros(), self.revision)

@@ -13,9 +13,11 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use modelyard_kernel::bulk::{Applied, Bulk, Changed, Done, Operation};
 use modelyard_kernel::db::Json;
+use modelyard_kernel::event::emit;
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
-use modelyard_kernel::{Caller, Clock, Conn, Db, Failure, Part, Permission, Result, Scope};
+use modelyard_kernel::{Caller, Clock, Conn, Db, Event, Failure, Part, Permission, Result, Scope};
+use serde::Serialize;
 
 use crate::artifact::{Access, ArtifactId, Artifacts, Rendered};
 
@@ -35,6 +37,12 @@ pub struct Configs {
     clock: Clock,
     artifacts: Artifacts,
     schema: Arc<ConfigSchema>,
+}
+
+/// What an event says of a link.
+#[derive(Serialize)]
+struct Link {
+    artifact_id: ArtifactId,
 }
 
 impl Configs {
@@ -58,9 +66,12 @@ impl Configs {
     /// # Errors
     /// `config_taken` when its id is.
     pub async fn create(&self, caller: &Caller, new: NewConfig) -> Result<Config> {
-        let scope = caller.permit(WRITE)?;
-        // One statement, so that it may share its commit with others.
-        self.insert(&mut self.db.conn().await?, scope, new).await
+        let scope = caller.permit(WRITE)?.clone();
+        let it = self.clone();
+        let insert = self
+            .db
+            .transaction(move |conn| async move { it.insert(conn, &scope, new).await }.boxed());
+        insert.await
     }
 
     async fn insert(&self, conn: &mut Conn, scope: &Scope, new: NewConfig) -> Result<Config> {
@@ -68,7 +79,10 @@ impl Configs {
         let id = id.unwrap_or_else(|| ConfigId::new(&self.clock));
         let tags = Json(tags.unwrap_or_default());
         let row = ConfigRow { id, name, tags, data: Json(data), now: self.clock.now() };
-        store::insert(conn, scope, row).await?.ok_or_else(|| taken(id))
+        let config = store::insert(conn, scope, row).await?.ok_or_else(|| taken(id))?;
+        let event = Event::new(&self.clock, "config.created", id);
+        emit(conn, scope, event.after(&config)).await?;
+        Ok(config)
     }
 
     /// One config.
@@ -154,7 +168,10 @@ impl Configs {
             None => serde_json::from_str(old.tags.get())?,
         };
         let row = ConfigRow { id, name, tags: Json(tags), data: Json(data), now: self.clock.now() };
-        Ok(store::update(conn, scope, row).await?)
+        let config = store::update(conn, scope, row).await?;
+        let event = Event::new(&self.clock, "config.updated", id);
+        emit(conn, scope, event.before(&old).after(&config)).await?;
+        Ok(config)
     }
 
     /// Removes a config and every tree of artifacts that is linked to it.
@@ -188,6 +205,7 @@ impl Configs {
             self.artifacts.delete_tree(conn, scope, root).await?;
         }
         store::delete(conn, scope, id).await?;
+        emit(conn, scope, Event::new(&self.clock, "config.deleted", id).before(&old)).await?;
         Ok(())
     }
 
@@ -257,7 +275,10 @@ impl Configs {
         id: ConfigId,
         artifact: ArtifactId,
     ) -> Result<()> {
-        Ok(store::link(conn, scope, id, artifact).await?)
+        store::link(conn, scope, id, artifact).await?;
+        let event = Event::new(&self.clock, "config.linked", id);
+        emit(conn, scope, event.after(&Link { artifact_id: artifact })).await?;
+        Ok(())
     }
 
     /// Takes a link back.
@@ -265,14 +286,20 @@ impl Configs {
     /// # Errors
     /// `link_missing`.
     pub async fn unlink(&self, caller: &Caller, id: ConfigId, artifact: ArtifactId) -> Result<()> {
-        let scope = caller.permit(WRITE)?;
-        if store::unlink(&mut self.db.conn().await?, scope, id, artifact).await? {
-            return Ok(());
-        }
-        Err(Failure::missing(
-            "link_missing",
-            format!("Artifact {artifact} is not linked to config {id}"),
-        ))
+        let scope = caller.permit(WRITE)?.clone();
+        let event = Event::new(&self.clock, "config.unlinked", id);
+        let event = event.before(&Link { artifact_id: artifact });
+        let unlink = self.db.transaction(move |conn| {
+            async move {
+                if store::unlink(conn, &scope, id, artifact).await? {
+                    return Ok(emit(conn, &scope, event).await?);
+                }
+                let detail = format!("Artifact {artifact} is not linked to config {id}");
+                Err(Failure::missing("link_missing", detail))
+            }
+            .boxed()
+        });
+        unlink.await
     }
 
     /// The root artifacts that are linked to a config, with their content.

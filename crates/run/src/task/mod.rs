@@ -27,12 +27,13 @@ use futures_util::future::BoxFuture;
 use modelyard_flow::job::{JobId, Jobs, NewJob, Wishes};
 use modelyard_kernel::bulk::{Applied, Bulk, Changed, Done, Operation};
 use modelyard_kernel::db::Json;
+use modelyard_kernel::event::emit;
 use modelyard_kernel::form::{Node, Report};
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
-    Assignment, Caller, Clock, Conn, Db, Failure, Kind, Launch, Launcher, Part, Permission, Policy,
-    Result, Scope, Ulid, Work,
+    Assignment, Caller, Clock, Conn, Db, Event, Failure, Kind, Launch, Launcher, Part, Permission,
+    Policy, Result, Scope, Ulid, Work,
 };
 
 use serde_json::{Value, json};
@@ -139,9 +140,13 @@ impl Tasks {
     /// `task_taken` when its id is, `shell_tasks_disabled`; when a parameter does not fit the function,
     /// or stands where a shell reads no word.
     pub async fn create(&self, caller: &Caller, new: NewTask) -> Result<Task> {
-        let scope = caller.permit(WRITE)?;
-        // One statement, so that it may share its commit with others.
-        self.insert(&mut self.0.db.conn().await?, scope, new).await
+        let scope = caller.permit(WRITE)?.clone();
+        let it = self.clone();
+        let insert = self
+            .0
+            .db
+            .transaction(move |conn| async move { it.insert(conn, &scope, new).await }.boxed());
+        insert.await
     }
 
     async fn insert(&self, conn: &mut Conn, scope: &Scope, new: NewTask) -> Result<Task> {
@@ -149,7 +154,9 @@ impl Tasks {
         self.check(&new, None)?;
         let id = new.id.unwrap_or_else(|| TaskId::new(&self.0.clock));
         let row = self.row(id, new);
-        store::insert(conn, scope, row).await?.ok_or_else(|| taken(id))
+        let task = store::insert(conn, scope, row).await?.ok_or_else(|| taken(id))?;
+        emit(conn, scope, Event::new(&self.0.clock, "task.created", id).after(&task)).await?;
+        Ok(task)
     }
 
     /// Refuses a task that could not be executed as it is meant. `old` has its parameters when nothing
@@ -255,7 +262,10 @@ impl Tasks {
         let old = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
         conditions.allow_change(&old.etag())?;
         self.check(&new, Some(&old))?;
-        Ok(store::update(conn, scope, self.row(id, new)).await?)
+        let task = store::update(conn, scope, self.row(id, new)).await?;
+        let event = Event::new(&self.0.clock, "task.updated", id);
+        emit(conn, scope, event.before(&old).after(&task)).await?;
+        Ok(task)
     }
 
     /// Removes a task. Artifacts of its executions stay.
@@ -264,11 +274,25 @@ impl Tasks {
     /// `task_missing`, `precondition_failed`.
     pub async fn delete(&self, caller: &Caller, id: TaskId, conditions: &Conditions) -> Result<()> {
         let scope = caller.permit(WRITE)?.clone();
-        let conditions = conditions.clone();
+        let (it, conditions) = (self.clone(), conditions.clone());
         let remove = self.0.db.transaction(move |conn| {
-            async move { remove(conn, &scope, id, &conditions).await }.boxed()
+            async move { it.remove(conn, &scope, id, &conditions).await }.boxed()
         });
         remove.await
+    }
+
+    async fn remove(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        id: TaskId,
+        conditions: &Conditions,
+    ) -> Result<()> {
+        let old = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
+        conditions.allow_change(&old.etag())?;
+        store::delete(conn, scope, id).await?;
+        emit(conn, scope, Event::new(&self.0.clock, "task.deleted", id).before(&old)).await?;
+        Ok(())
     }
 
     /// Does several changes; on request all or nothing.
@@ -293,7 +317,7 @@ impl Tasks {
                 Applied::updated(&self.replace(conn, scope, TaskId(id), new, &none).await?)
             }
             Operation::Delete(id) => {
-                remove(conn, scope, TaskId(id), &none).await?;
+                self.remove(conn, scope, TaskId(id), &none).await?;
                 Ok(Applied::Deleted)
             }
         }
@@ -427,13 +451,6 @@ fn read_execution(input: &Value) -> Result<Execution> {
     let execution = Execution::read(Node::at(&["body", "target", "input"], input, &report));
     report.finish().map_err(Failure::violations)?;
     execution.ok_or_else(|| Failure::internal("an input was refused without a violation"))
-}
-
-async fn remove(conn: &mut Conn, scope: &Scope, id: TaskId, conditions: &Conditions) -> Result<()> {
-    let old = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
-    conditions.allow_change(&old.etag())?;
-    store::delete(conn, scope, id).await?;
-    Ok(())
 }
 
 fn missing(id: TaskId) -> Failure {
