@@ -65,6 +65,13 @@ impl Scope {
         &self.actor
     }
 
+    /// The same, for somebody at an address.
+    #[must_use]
+    pub fn from_address(&self, address: Option<IpAddr>) -> Self {
+        let actor = Actor { address, ..(*self.actor).clone() };
+        Self { actor: Arc::new(actor), ..self.clone() }
+    }
+
     /// Whose data this is.
     pub fn tenant(&self) -> &str {
         &self.tenant

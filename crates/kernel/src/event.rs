@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
 use crate::db::{self, Conn, Dialect, query, scoped, storable};
-use crate::{Clock, Scope, Time, Ulid, columns};
+use crate::{Clock, Scope, Time, Ulid, columns, failpoint};
 
 /// The most that an event repeats of an entity, in bytes of JSON; of more it has the size and the hash.
 pub const MOST: usize = 16 << 10;
@@ -130,7 +130,7 @@ fn shown(entity: &impl Serialize) -> Option<Json> {
 
 /// An entity as it is written: what is large by its size and hash.
 fn written(json: Option<Json>) -> Option<String> {
-    let text = json?.to_string();
+    let text = json.filter(|it| !it.is_null())?.to_string();
     if text.len() <= MOST {
         return Some(text);
     }
@@ -165,7 +165,8 @@ pub async fn emit(conn: &mut Conn, scope: &Scope, event: Event) -> db::Result<()
         return Ok(());
     }
     let row = Row::new(scope, event);
-    scoped(
+    failpoint::reach("event.telling");
+    let told = scoped(
         scope,
         "INSERT INTO events (tenant_id, service_id, id, at, actor, address, request, action, subject,
              outcome, before, after)
@@ -182,8 +183,9 @@ pub async fn emit(conn: &mut Conn, scope: &Scope, event: Event) -> db::Result<()
     .bind(row.before)
     .bind(row.after)
     .execute(conn)
-    .await
-    .map(drop)
+    .await;
+    failpoint::reach("event.told");
+    told.map(drop)
 }
 
 /// Tells several events, each of what belongs to its scope, as [`emit`] does; on PostgreSQL by one statement.

@@ -23,6 +23,11 @@ pub const PLACES: &[&str] = &[
     "job.ended",
     "schedule.fires",
     "schedule.fired",
+    "event.telling",
+    "event.told",
+    "audit.taken",
+    "audit.sealing",
+    "audit.sealed",
 ];
 
 /// Ends the process here, if that was asked for.

@@ -1,7 +1,8 @@
 //! Every migration, in one place and one order.
 //!
 //! The text of a migration serves both databases; where a column's type has two names it is written
-//! `{text}`, `{json}`, `{time}` or `{bytes}`. JSON is kept as text on PostgreSQL too (`json`, not
+//! `{text}`, `{json}`, `{time}` or `{bytes}`; what one of them only is to do stands between `{sqlite}`, or
+//! `{postgres}`, and `{end}`. JSON is kept as text on PostgreSQL too (`json`, not
 //! `jsonb`): the contract promises the order of keys and the form of numbers.
 
 use modelyard_kernel::db::{self, Conn, Db, Dialect, query};
@@ -38,6 +39,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     "0010_access_upkeep",
     "0011_promised_artifacts",
     "0012_events",
+    "0013_audit",
 };
 
 /// How many digits the name of a migration's file begins with.
@@ -78,10 +80,13 @@ pub const TABLES: &[&str] = &[
     "mailed_links",
     "secret_checks",
     "events",
+    "audit_entries",
+    "audit_heads",
+    "audit_anchors",
 ];
 
 /// Tables about what runs or was tried a moment ago, of no use in a backup.
-pub const PASSING: &[&str] = &["nodes", "login_failures", "reset_requests"];
+pub const PASSING: &[&str] = &["nodes", "login_failures", "reset_requests", "audit_removals"];
 
 /// The schema and the program do not fit.
 #[derive(Debug, thiserror::Error)]
@@ -188,7 +193,19 @@ fn render(sql: &str, dialect: Dialect) -> String {
             ("{bytes}", "BYTEA"),
         ],
     };
-    types.into_iter().fold(sql.to_owned(), |sql, (from, to)| sql.replace(from, to))
+    let (own, other) = match dialect {
+        Dialect::Sqlite => ("{sqlite}", "{postgres}"),
+        Dialect::Postgres => ("{postgres}", "{sqlite}"),
+    };
+    let sql = without(sql, other).replace(own, "").replace("{end}", "");
+    types.into_iter().fold(sql, |sql, (from, to)| sql.replace(from, to))
+}
+
+/// A text without what stands between a mark and the next end.
+fn without(sql: &str, mark: &str) -> String {
+    let mut parts = sql.split(mark);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |kept, part| kept + part.split_once("{end}").map_or("", |it| it.1))
 }
 
 #[cfg(test)]
@@ -201,5 +218,12 @@ mod tests {
         assert_eq!(versions, (1..).take(versions.len()).collect::<Vec<i64>>());
         assert_eq!(MIGRATIONS[0].name, "blobs");
         assert_eq!(number("0012_later"), 12);
+    }
+
+    #[test]
+    fn what_one_database_only_is_to_do_is_left_out_of_the_other() {
+        let sql = "a {text} {sqlite}b{end} c {postgres}d{end} e";
+        assert_eq!(render(sql, Dialect::Sqlite), "a TEXT b c  e");
+        assert_eq!(render(sql, Dialect::Postgres), "a TEXT COLLATE \"C\"  c d e");
     }
 }
