@@ -65,10 +65,9 @@ impl Scope {
         &self.actor
     }
 
-    /// The same, for somebody at an address.
+    /// The same rows; events say that somebody else asks.
     #[must_use]
-    pub fn from_address(&self, address: Option<IpAddr>) -> Self {
-        let actor = Actor { address, ..(*self.actor).clone() };
+    pub fn with_actor(&self, actor: Actor) -> Self {
         Self { actor: Arc::new(actor), ..self.clone() }
     }
 
@@ -252,9 +251,19 @@ impl Caller {
         &self.scope.actor.subject
     }
 
-    /// Whose data it may see.
+    /// Who this is and from where it asks.
+    pub fn actor(&self) -> &Actor {
+        &self.scope.actor
+    }
+
+    /// Whose data it may touch.
     pub fn tenant(&self) -> &str {
-        self.scope.tenant()
+        &self.scope.tenant
+    }
+
+    /// Of which service.
+    pub fn service(&self) -> &str {
+        &self.scope.service
     }
 
     /// The user, if it is one.

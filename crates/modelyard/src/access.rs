@@ -274,6 +274,11 @@ impl Access {
         &self.0.sessions
     }
 
+    /// The tokens, whose keys sign the audit as well.
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.0.tokens
+    }
+
     /// The users, for the command line.
     pub fn users(&self) -> &Users {
         &self.0.users

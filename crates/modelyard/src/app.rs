@@ -19,6 +19,7 @@ use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::access::Access;
+use crate::audit::Auditing;
 use crate::health::{Checks, database_check};
 use crate::metrics::Metrics;
 use crate::permissions::Guard;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub engine: Engine,
     /// Who may come in.
     pub access: Access,
+    /// What is written down of what they do.
+    pub auditing: Auditing,
     /// Where runs have their workspaces.
     pub work_root: Arc<Path>,
     /// Whether clients of every service may store and run shell commands.
@@ -158,6 +161,7 @@ pub fn assemble(
     parts.extend(ml.iter().map(Ml::part));
     parts.extend(tasks.iter().map(|it| it.part(service.tasks)));
     parts.extend(shared.access.parts());
+    parts.push(shared.auditing.part());
     let launchers = parts.iter().flat_map(|it| it.launchers.iter().cloned()).collect();
     let schedules = jobs.as_ref().map(|jobs| {
         let (db, clock, background) = (db.clone(), clock.clone(), background.clone());
@@ -171,7 +175,8 @@ pub fn assemble(
         all.1.append(&mut part.counters);
         all
     });
-    let (routes, openapi) = fold(parts, &service);
+    let guard = Guard::new(shared.auditing.recorder.clone());
+    let (routes, openapi) = fold(parts, &service, guard);
     let name = service.info.display_name;
     Ok(Assembled {
         id,
@@ -189,7 +194,7 @@ pub fn assemble(
     })
 }
 
-fn fold(parts: Vec<Part>, service: &Service) -> (Router, OpenApi) {
+fn fold(parts: Vec<Part>, service: &Service, guard: Guard) -> (Router, OpenApi) {
     let info = InfoBuilder::new()
         .title(service.info.display_name.clone())
         .description(service.info.description.clone())
@@ -198,7 +203,7 @@ fn fold(parts: Vec<Part>, service: &Service) -> (Router, OpenApi) {
     let api = OpenApiRouter::with_openapi(OpenApiBuilder::new().info(info).build());
     let all = parts.into_iter().fold(api, |api, part| api.merge(part.routes));
     let (routes, openapi) = all.split_for_parts();
-    (routes.route_layer(Guard), openapi)
+    (routes.route_layer(guard), openapi)
 }
 
 /// The body of `/api/v1/info`.

@@ -9,6 +9,7 @@
 
 pub mod access;
 mod app;
+pub mod audit;
 pub mod backup;
 pub mod data_dir;
 mod health;

@@ -9,10 +9,13 @@ use std::task::{Context, Poll};
 
 use axum::extract::{MatchedPath, Request};
 use axum::response::{IntoResponse, Response};
-use futures_util::future::Either;
+use futures_util::future::{BoxFuture, Either};
 use http::Method;
-use modelyard_kernel::{Caller, Failure, Kind, Permission};
+use modelyard_kernel::{Caller, Failure, Kind, Permission, Scope};
+use modelyard_ops::audit::Recorder;
 use tower::{Layer, Service};
+
+use crate::audit::{Asked, Watched};
 
 /// What a route wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +145,10 @@ const DEPLOYMENT: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/users/{id}/$end-sessions", "users:write"),
     ("POST", "/api/v1/users/{id}/$invite", "users:write"),
     ("DELETE", "/api/v1/users/{id}/factor", "users:write"),
+    ("GET", "/api/v1/audit", "audit:read"),
+    ("GET", "/api/v1/audit/{seq}", "audit:read"),
+    ("GET", "/api/v1/audit/$export", "audit:read"),
+    ("GET", "/api/v1/audit/$verify", "audit:read"),
     ("GET", "/api/v1/account", KNOWN),
     ("PUT", "/api/v1/account", KNOWN),
     ("POST", "/api/v1/account/$change-password", KNOWN),
@@ -198,14 +205,25 @@ pub fn need(method: &Method, path: &str) -> Option<Need> {
 
 /// Turns away whoever lacks what a route wants, before it does anything. A layer of routes: it runs when
 /// it is known which one is meant.
-#[derive(Clone, Copy, Debug)]
-pub struct Guard;
+///
+/// It also tells the audit of what is refused, and that somebody looks at what administrators look at.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    recorder: Option<Recorder>,
+}
+
+impl Guard {
+    /// A guard that tells `recorder`, if there is one.
+    pub fn new(recorder: Option<Recorder>) -> Self {
+        Self { recorder }
+    }
+}
 
 impl<S> Layer<S> for Guard {
     type Service = Guarded<S>;
 
     fn layer(&self, inner: S) -> Guarded<S> {
-        Guarded { inner }
+        Guarded { inner, recorder: self.recorder.clone() }
     }
 }
 
@@ -213,33 +231,83 @@ impl<S> Layer<S> for Guard {
 #[derive(Clone, Debug)]
 pub struct Guarded<S> {
     inner: S,
+    recorder: Option<Recorder>,
 }
 
 impl<S> Service<Request> for Guarded<S>
 where
-    S: Service<Request, Response = Response, Error = Infallible>,
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Either<S::Future, Ready<Result<Response, Infallible>>>;
+    type Future = Either<
+        Watched<S::Future>,
+        Either<
+            Ready<Result<Response, Infallible>>,
+            BoxFuture<'static, Result<Response, Infallible>>,
+        >,
+    >;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        match check(&request) {
-            Ok(()) => Either::Left(self.inner.call(request)),
-            Err(failure) => Either::Right(ready(Ok(failure.into_response()))),
+        let need = needed(&request);
+        let asked = self.asked(&request, need);
+        if let Err(failure) = check(&request, need) {
+            let response = failure.into_response();
+            if let Some(asked) = asked {
+                asked.tell(&response);
+            }
+            return Either::Right(Either::Left(ready(Ok(response))));
         }
+        let Some((recorder, scope)) = self.looks(&request, need) else {
+            return Either::Left(Watched::new(self.inner.call(request), asked));
+        };
+        let what = Asked::named(request.method(), request.uri());
+        let ready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, ready);
+        Either::Right(Either::Right(Box::pin(async move {
+            if let Err(failure) = recorder.looks(&scope, what).await {
+                return Ok(failure.into_response());
+            }
+            Watched::new(inner.call(request), asked).await
+        })))
     }
 }
 
-fn check(request: &Request) -> Result<(), Failure> {
+impl<S> Guarded<S> {
+    /// What is told if it is refused.
+    fn asked(&self, request: &Request, need: Option<Need>) -> Option<Asked> {
+        let caller = request.extensions().get::<Caller>()?.clone();
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let deployment = matches!(need, Some(Need::Known | Need::Deployment(_)));
+        Some(Asked { caller, deployment, method, uri, recorder: self.recorder.clone()? })
+    }
+
+    /// Where and as whom it is told that somebody looks at what administrators look at, if that is so.
+    fn looks(&self, request: &Request, need: Option<Need>) -> Option<(Recorder, Scope)> {
+        let Some(Need::Deployment(permission)) = need else { return None };
+        let recorder = self.recorder.as_ref().filter(|it| it.tells_reads())?;
+        if !request.method().is_safe() {
+            return None;
+        }
+        let caller = request.extensions().get::<Caller>()?;
+        let scope = caller.permit_in_deployment(permission).ok()?;
+        Some((recorder.clone(), scope.clone()))
+    }
+}
+
+fn needed(request: &Request) -> Option<Need> {
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let path = path.map_or("", below_service);
+    need(request.method(), path.map_or("", below_service))
+}
+
+fn check(request: &Request, need: Option<Need>) -> Result<(), Failure> {
     let caller = || request.extensions().get::<Caller>().ok_or_else(Failure::anonymous);
-    match need(request.method(), path) {
+    match need {
         Some(Need::Open) => Ok(()),
         Some(Need::Known) => caller().map(drop),
         Some(Need::Service(permission)) => caller()?.permit(permission).map(drop),

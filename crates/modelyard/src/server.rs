@@ -30,6 +30,7 @@ use tokio::sync::oneshot;
 
 use crate::access::{Access, AccessError};
 use crate::app::{self, Assembled, Shared, TENANT};
+use crate::audit::Auditing;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::health;
 use crate::http::{
@@ -327,6 +328,7 @@ pub(crate) struct Begun {
     /// How long each kind of work may take to end.
     patience: Duration,
     work_root: Arc<Path>,
+    auditing: Auditing,
 }
 
 impl Begun {
@@ -338,11 +340,12 @@ impl Begun {
             models: Vec::new(),
             patience: settings.server.drain.max(settings.jobs.drain) + Duration::from_secs(6),
             work_root: shared.work_root.clone(),
+            auditing: shared.auditing.clone(),
         }
     }
 
     pub(crate) async fn stop(self) {
-        let Self { background, db, engine, models, patience, work_root } = self;
+        let Self { background, db, engine, models, patience, work_root, auditing } = self;
         if !background.shutdown(patience).await {
             tracing::warn!("some work did not end in time and is left behind");
         }
@@ -359,6 +362,7 @@ impl Begun {
             }
             Err(failure) => tracing::warn!(%failure, "workspaces are left for the next start"),
         }
+        auditing.finish().await;
         db.close().await;
     }
 }
@@ -428,9 +432,11 @@ async fn share_with(
         Engine::new(db.clone(), clock.clone(), background.clone(), node, settings.jobs.options());
     let access = Access::new(settings, data_dir.path(), (&db, &clock), &background, &engine)?;
     access.check_secret().await?;
+    let auditing = Auditing::new(settings, &access, (&db, &clock), &background)?;
     sweep_workspaces(&work_root, engine.wanted_here().await?).await?;
     Ok(Shared {
         access,
+        auditing,
         db,
         blobs,
         clock,
@@ -537,6 +543,7 @@ async fn launch(
     let authenticator = Authenticator::new("front", &settings.auth.header, keys)?
         .with_service_keys(own_keys)
         .knowing(shared.access.clone(), Rules::default())
+        .told_to(shared.auditing.recorder.clone())
         .within(sites(settings, address));
     let rates = limiting.of("front", &RateLimiting::default())?.0;
     let routes = http::mount(routers, http::guarded(front, rates, authenticator));
@@ -566,6 +573,7 @@ pub(crate) async fn begin(
     shared.access.serve(&shared.engine);
     shared.access.keep_tidy(&shared.background);
     shared.engine.start().await?;
+    shared.auditing.start(&shared.background);
     sweep_kept(shared);
     schedules.iter().for_each(Schedules::start);
     Ok(())
@@ -592,6 +600,7 @@ fn build(
     }
     let authenticator = authenticator
         .knowing(shared.access.clone(), service.rules.clone())
+        .told_to(shared.auditing.recorder.clone())
         .within(sites(settings, address));
     let (rates, counters) = limiting.of(service.info.id.as_str(), &service.rate_limiting)?;
     let mut service = app::assemble(service, shared, registration)?;

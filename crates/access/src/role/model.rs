@@ -29,9 +29,10 @@ const MOST_ENTRIES: usize = 100;
 
 /// Every permission of the program. A pattern that stands for none of them is a mistake of whoever
 /// writes it.
-pub const PERMISSIONS: [&str; 27] = [
+pub const PERMISSIONS: [&str; 28] = [
     "artifacts:read",
     "artifacts:write",
+    "audit:read",
     "configs:read",
     "configs:write",
     "info:read",
@@ -105,8 +106,8 @@ const BUILT_IN: [BuiltIn; 5] = [
     },
     BuiltIn {
         name: "tenant-admin",
-        description: "Manages the users, keys and roles of a tenant.",
-        permissions: &["users:*", "keys:*", "roles:*", "sessions:*"],
+        description: "Manages the users, keys and roles of a tenant, and reads its audit.",
+        permissions: &["users:*", "keys:*", "roles:*", "sessions:*", "audit:read"],
         inherits: &["operator"],
     },
     BuiltIn {

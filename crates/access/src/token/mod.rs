@@ -190,6 +190,30 @@ impl Tokens {
         Ok(removed)
     }
 
+    /// Signs something else than a token: the name of the key, its public part and the signature. What is
+    /// signed must not look like a token.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn sign(&self, text: &[u8]) -> Result<(String, Vec<u8>, Vec<u8>)> {
+        let Signer { key, .. } = self.signer().await?;
+        let signature = key.pair.sign(text).as_ref().to_vec();
+        Ok((key.kid.clone(), key.public().to_vec(), signature))
+    }
+
+    /// The public keys by their names, also of those that sign no more, until they are forgotten.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn public_keys(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let rows = store::all(&mut self.0.db.conn().await?, &self.0.scope).await?;
+        let named = |row: &KeyRow| {
+            let key = self.open(row)?;
+            Ok((key.kid.clone(), key.public().to_vec()))
+        };
+        rows.iter().map(named).collect()
+    }
+
     /// The public keys (RFC 7517), of which one signs.
     ///
     /// # Errors

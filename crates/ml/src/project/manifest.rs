@@ -26,6 +26,7 @@ pub const SETTINGS: &[&str] = &[
     "blobs",
     "info",
     "access",
+    "audit",
     "mail",
     "rate_limits",
 ];

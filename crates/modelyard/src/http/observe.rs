@@ -20,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body::Body as _;
 use modelyard_kernel::failure::{Answered, Unrendered};
-use modelyard_kernel::{ClientAddress, Clock, Failure, IsSecure, Ulid, reply};
+use modelyard_kernel::{ClientAddress, Clock, Failure, IsSecure, RequestId, Ulid, reply};
 use pin_project_lite::pin_project;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
@@ -249,7 +249,9 @@ impl Exchange {
         let client = peer.map(|it| proxies.client(it, request.headers()));
         let page = cors.page(request.headers());
         let secure = client.and_then(|it| it.secure).unwrap_or(shared.public_is_secure);
+        let id = shared.clock.ulid();
         let extensions = request.extensions_mut();
+        extensions.insert(RequestId(id));
         if let Some(client) = client {
             extensions.insert(ClientAddress(client.address));
         }
@@ -258,7 +260,7 @@ impl Exchange {
             extensions.insert(Elsewhere);
         }
         let it = Self {
-            id: shared.clock.ulid(),
+            id,
             shared,
             began: Instant::now(),
             method: request.method().clone(),

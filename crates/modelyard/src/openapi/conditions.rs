@@ -6,11 +6,13 @@ use super::components::add_header;
 use super::operation::Operation;
 
 /// What is read without an entity tag: pages, what never ends, and what is computed for each request.
-const UNTAGGED: [&str; 21] = [
+const UNTAGGED: [&str; 24] = [
+    "export_audit",
     "generate_sample_data",
     "get_accept_invitation_page",
     "get_artifact_metadata",
     "get_artifact_stats",
+    "get_audit_entry",
     "get_config_stats",
     "get_docs",
     "get_factor",
@@ -28,6 +30,7 @@ const UNTAGGED: [&str; 21] = [
     "preview_schedule",
     "stream_health",
     "stream_job",
+    "verify_audit",
 ];
 
 /// What can be asked for in ranges.

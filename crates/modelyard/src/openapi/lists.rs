@@ -2,6 +2,7 @@
 
 use modelyard_flow::{job, schedule};
 use modelyard_kernel::list::{FieldKind, Fields, MAX_LIMIT, MAX_SIZE};
+use modelyard_ops::audit;
 use modelyard_run::{artifact, config, task};
 use serde_json::{Value, json};
 
@@ -11,6 +12,7 @@ use super::operation::Operation;
 /// What may be asked of the lists.
 fn fields(id: &str) -> Option<&'static Fields> {
     match id {
+        "list_audit_entries" => Some(&audit::http::FIELDS),
         "list_artifacts" => Some(&artifact::http::FIELDS),
         "list_configs" => Some(&config::http::FIELDS),
         "list_jobs" => Some(&job::FIELDS),

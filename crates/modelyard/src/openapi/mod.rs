@@ -37,7 +37,7 @@ impl About {
 }
 
 /// What the groups of operations are, in the order in which they are read.
-const TAGS: [(&str, &str); 15] = [
+const TAGS: [(&str, &str); 16] = [
     ("service", "What this service is."),
     ("health", "How it does."),
     ("configs", "How the model is to be trained and used, as its users set it."),
@@ -50,6 +50,7 @@ const TAGS: [(&str, &str); 15] = [
     ("account", "What whoever asks has of its own: its name, its password, its second factor."),
     ("users", "Who may log in."),
     ("access", "Keys for programs, and the roles of keys and users."),
+    ("audit", "Who did what, when, and what came of it."),
     ("system", "Where it runs."),
     ("monitoring", "For the operator."),
     ("pages", "For people."),

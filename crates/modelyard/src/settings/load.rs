@@ -16,7 +16,7 @@ use url::Url;
 
 use super::merge::Layers;
 use super::{
-    Access, Auth, BlobStore, Data, Database, ForwardedHeader, InfoSettings, Jobs, LogFormat,
+    Access, Audit, Auth, BlobStore, Data, Database, ForwardedHeader, InfoSettings, Jobs, LogFormat,
     Logging, Mail, RateLimits, Registration, Server, Settings, Tasks, TlsFiles,
 };
 use crate::http::{RateError, check_endpoint};
@@ -649,6 +649,11 @@ fn build(mut layers: Layers, mut problems: Vec<SettingsError>) -> Result<Setting
             session_idle: it.duration("access.session_idle"),
             session_lifetime: it.duration("access.session_lifetime"),
             token_lifetime: it.duration("access.token_lifetime"),
+        },
+        audit: Audit {
+            enabled: it.flag("audit.enabled"),
+            reads: it.flag("audit.reads"),
+            keep: it.duration("audit.keep"),
         },
         mail: Mail {
             host: it.some("mail.host"),

@@ -45,6 +45,8 @@ pub struct Settings {
     pub auth: Auth,
     /// Users, sessions and their secret.
     pub access: Access,
+    /// What is written down of who did what.
+    pub audit: Audit,
     /// Where mails go.
     pub mail: Mail,
     /// How often somebody may ask.
@@ -171,6 +173,15 @@ impl std::fmt::Debug for Access {
     }
 }
 
+/// What is written down of who did what.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
+pub struct Audit {
+    pub enabled: bool,
+    pub reads: bool,
+    pub keep: Duration,
+}
+
 /// Where mails go.
 #[derive(Clone)]
 #[expect(missing_docs, reason = "the comments of settings.default.toml are the documentation")]
@@ -291,6 +302,7 @@ impl Settings {
             url,
             pool_size: self.database.pool_size,
             connect_timeout: self.database.connect_timeout,
+            events: self.audit.enabled,
             ..db::Options::default()
         }
     }

@@ -14,6 +14,7 @@ const LADDER: [(&str, &[&str]); 11] = [
     ("modelyard-testkit", &["modelyard-kernel", "modelyard-schema"]),
     ("modelyard-flow", &["modelyard-kernel"]),
     ("modelyard-access", &["modelyard-kernel", "modelyard-flow"]),
+    ("modelyard-ops", &["modelyard-kernel"]),
     ("modelyard-run", &["modelyard-kernel", "modelyard-flow"]),
     ("modelyard-ops", &["modelyard-kernel"]),
     ("modelyard-ml", &["modelyard-kernel", "modelyard-flow", "modelyard-run"]),
@@ -24,6 +25,7 @@ const LADDER: [(&str, &[&str]); 11] = [
             "modelyard-schema",
             "modelyard-flow",
             "modelyard-access",
+            "modelyard-ops",
             "modelyard-run",
             "modelyard-ml",
             "modelyard-ops",
@@ -141,7 +143,7 @@ fn models_do_nothing_but_think() {
 }
 
 /// Who may make statements without a scope, and why.
-const UNSCOPED: [(&str, &str); 9] = [
+const UNSCOPED: [(&str, &str); 10] = [
     ("crates/access/src/key/presented.rs", "finds out whose a key is"),
     ("crates/access/src/session/presented.rs", "finds out whose a session is"),
     ("crates/flow/src/job/claims.rs", "does the work of every tenant"),
@@ -150,6 +152,7 @@ const UNSCOPED: [(&str, &str); 9] = [
         "writes for several services at once, each row with its own",
     ),
     ("crates/kernel/src/db/", "where statements are made"),
+    ("crates/kernel/src/event.rs", "takes what was told in all services of a tenant"),
     ("crates/kernel/src/list/sql.rs", "its conditions begin with those of the scope"),
     ("crates/modelyard/src/backup/", "copies the rows of everybody"),
     ("crates/modelyard/src/health/", "asks whether the database answers"),

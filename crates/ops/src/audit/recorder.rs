@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use modelyard_kernel::part::Counter;
 use modelyard_kernel::{
-    Background, Caller, Clock, DEPLOYMENT, Db, Event, Failure, Kind, Result, Scope, event,
+    Actor, Background, Caller, Clock, DEPLOYMENT, Db, Event, Failure, Kind, Result, Scope, event,
 };
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -106,10 +106,14 @@ impl Recorder {
         self.0.reads
     }
 
-    /// Tells that somebody was refused something. Waits for nothing.
-    pub fn refused(&self, scope: &Scope, what: String, refusal: &Refusal<'_>) {
+    /// Tells that somebody was refused something, of a service or of the deployment. Waits for nothing.
+    pub fn refused(&self, caller: &Caller, deployment: bool, what: String, refusal: &Refusal<'_>) {
+        let service = if deployment { DEPLOYMENT } else { caller.service() };
+        let system = Caller::system("audit", caller.tenant(), service);
+        let Ok(scope) = system.permit(READ) else { return };
+        let scope = scope.with_actor(caller.actor().clone());
         let event = Event::new(&self.0.clock, "request.denied", what).denied().after(refusal);
-        self.send(Note::One(Box::new((scope.clone(), event)), None));
+        self.send(Note::One(Box::new((scope, event)), None));
     }
 
     /// Tells that somebody was turned away of whom nothing is known. Those of one address and minute become
@@ -216,7 +220,7 @@ impl Writer {
         let told = counted.into_iter().map(|((address, code), times)| {
             let event = Event::new(&self.clock, "request.denied", "").denied();
             let event = event.after(&Turned { code, times });
-            (self.scope.from_address(address), event)
+            (self.scope.with_actor(Actor { address, ..self.scope.actor().clone() }), event)
         });
         self.write_all(told.collect()).await;
     }

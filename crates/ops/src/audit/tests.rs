@@ -392,7 +392,7 @@ on_both_databases! {
         assert!(seen.request.is_some_and(|it| Ulid::read(&it).is_some()));
 
         let refusal = Refusal { code: "permission_denied", status: 403 };
-        recorder.refused(scope, "DELETE /api/v1/users/1".to_owned(), &refusal);
+        recorder.refused(&caller, true, "DELETE /api/v1/users/1".to_owned(), &refusal);
         for _ in 0..500 {
             recorder.turned_away(Some(address), "unauthenticated");
         }
