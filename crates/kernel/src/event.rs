@@ -203,7 +203,8 @@ pub async fn emit_all(conn: &mut Conn, told: Vec<(Scope, Event)>) -> db::Result<
         return Ok(());
     }
     let rows: Vec<Row> = told.into_iter().map(|(scope, event)| Row::new(&scope, event)).collect();
-    query(
+    failpoint::reach("event.telling");
+    let told = query(
         "INSERT INTO events (tenant_id, service_id, id, at, actor, address, request, action, subject,
              outcome, before, after)
          SELECT tenant_id, service_id, id, at, actor, address, request, action, subject, outcome, before,
@@ -214,8 +215,9 @@ pub async fn emit_all(conn: &mut Conn, told: Vec<(Scope, Event)>) -> db::Result<
     )
     .bind(db::Json(rows))
     .execute(conn)
-    .await
-    .map(drop)
+    .await;
+    failpoint::reach("event.told");
+    told.map(drop)
 }
 
 /// An event as it is written.

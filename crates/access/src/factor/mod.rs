@@ -12,7 +12,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use modelyard_flow::job::Submission;
 use modelyard_kernel::{
-    Caller, Clock, Conn, Db, Failure, Part, Permission, Proof, Result, Scope, Ulid,
+    Caller, Clock, Conn, Db, Event, Failure, Part, Permission, Proof, Result, Scope, Ulid, event,
 };
 use parking_lot::Mutex;
 
@@ -101,10 +101,19 @@ impl Factors {
         let secret = zeroize::Zeroizing::new(random::<SECRET_BYTES>());
         let setup = FactorSetup::new(&*secret, self.0.mails.product(), &account.email)?;
         let sealed = self.0.secret.seal(&sealed_as(user), &*secret)?;
-        match store::begin(&mut conn, scope, user, sealed, now).await? {
-            true => Ok(setup),
-            false => Err(taken()),
-        }
+        drop(conn);
+        let (it, scope) = (self.clone(), scope.clone());
+        let begin = self.0.db.transaction(move |conn| {
+            async move {
+                if !store::begin(conn, &scope, user, sealed, now).await? {
+                    return Err(taken());
+                }
+                it.emit(conn, &scope, "factor.begun", user).await
+            }
+            .boxed()
+        });
+        begin.await?;
+        Ok(setup)
     }
 
     /// Asks for codes from now on, since the caller's authenticator showed a right one. Gives the
@@ -126,6 +135,7 @@ impl Factors {
                 let step = it.step(user, &factor, &code)?.ok_or_else(wrong)?;
                 store::confirm(conn, &scope, user, step, now).await?;
                 let codes = it.renew(conn, &scope, user).await?;
+                it.emit(conn, &scope, "factor.confirmed", user).await?;
                 let mail = it.tell(conn, &scope, user, "is now asked for").await?;
                 it.0.tries.lock().right(scope.tenant(), user);
                 Ok((codes, mail))
@@ -150,6 +160,7 @@ impl Factors {
                 let factor = store::lock(conn, &scope, user).await?;
                 factor.filter(|it| it.confirmed_at.is_some()).ok_or_else(missing)?;
                 let codes = it.renew(conn, &scope, user).await?;
+                it.emit(conn, &scope, "factor.codes_renewed", user).await?;
                 Ok((codes, it.tell(conn, &scope, user, "has new recovery codes").await?))
             }
             .boxed()
@@ -199,6 +210,7 @@ impl Factors {
                 if !store::delete(conn, &scope, user).await? {
                     return Err(missing());
                 }
+                it.emit(conn, &scope, "factor.removed", user).await?;
                 it.tell(conn, &scope, user, "was removed").await
             }
             .boxed()
@@ -246,6 +258,17 @@ impl Factors {
     fn step(&self, user: Ulid, factor: &Factor, code: &str) -> Result<Option<i64>> {
         let secret = self.0.secret.open(&sealed_as(user), &factor.secret)?;
         Ok(model::matching_step(&secret, DIGITS, code, self.0.clock.now()))
+    }
+
+    /// Tells the audit of a change to the factor of a user.
+    async fn emit(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        action: &'static str,
+        user: Ulid,
+    ) -> Result<()> {
+        Ok(event::emit(conn, scope, Event::new(&self.0.clock, action, user)).await?)
     }
 
     /// Tells the user that something has changed.

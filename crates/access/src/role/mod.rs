@@ -15,10 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use modelyard_kernel::event::emit;
 use modelyard_kernel::form::{Loc, Violation};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
-    Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Kind, Part, Permission, Result, Scope, Time, Ulid,
+    Caller, Clock, Conn, DEPLOYMENT, Db, Event, Failure, Kind, Part, Permission, Result, Scope,
+    Time, Ulid,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -110,7 +112,10 @@ impl Roles {
                     return Err(Failure::conflict("role_taken", detail));
                 }
                 allow_content(&caller, &book, &new)?;
-                Ok(store::insert(conn, &scope, new, it.0.clock.now()).await?)
+                let role = store::insert(conn, &scope, new, it.0.clock.now()).await?;
+                let event = Event::new(&it.0.clock, "role.created", &role.name).after(&role);
+                emit(conn, &scope, event).await?;
+                Ok(role)
             }
             .boxed()
         });
@@ -146,7 +151,10 @@ impl Roles {
                     let sentence = format!("The role `{}` would inherit from itself", new.name);
                     return Err(wrong(&["body", "inherits"], &json!(new.inherits), &sentence));
                 }
-                Ok(store::update(conn, &scope, new, it.0.clock.now()).await?)
+                let role = store::update(conn, &scope, new, it.0.clock.now()).await?;
+                let event = Event::new(&it.0.clock, "role.updated", &role.name);
+                emit(conn, &scope, event.before(&old).after(&role)).await?;
+                Ok(role)
             }
             .boxed()
         });
@@ -163,7 +171,7 @@ impl Roles {
         may_be(name)?;
         let scope = caller.permit_in_deployment(WRITE)?.clone();
         let (name, tenant) = (name.to_owned(), scope.tenant().to_owned());
-        let conditions = conditions.clone();
+        let (it, conditions) = (self.clone(), conditions.clone());
         let delete = self.0.db.transaction(move |conn| {
             async move {
                 let old = find_own(conn, &scope, &name).await?;
@@ -178,7 +186,9 @@ impl Roles {
                     let detail = "somebody has this role; take it away first";
                     return Err(Failure::conflict("role_bound", detail));
                 }
-                Ok(store::delete(conn, &scope, &name).await?)
+                store::delete(conn, &scope, &name).await?;
+                let event = Event::new(&it.0.clock, "role.deleted", name).before(&old);
+                Ok(emit(conn, &scope, event).await?)
             }
             .boxed()
         });
@@ -292,10 +302,12 @@ impl Roles {
                 keep_an_admin(conn, scope, subject, self.0.clock.now()).await?;
             }
             store::unbind(conn, scope, subject, binding).await?;
+            let event = Event::new(&self.0.clock, "role.unbound", subject).before(binding);
+            emit(conn, scope, event).await?;
         }
         for binding in wanted.iter().filter(|it| !had.contains(it)) {
             allow(caller, &book, &binding.role)?;
-            store::bind(conn, scope, subject, binding, self.0.clock.now()).await?;
+            self.bind(conn, scope, subject, binding).await?;
         }
         Ok(())
     }
@@ -396,7 +408,9 @@ impl Roles {
         subject: Ulid,
         binding: &Binding,
     ) -> Result<()> {
-        Ok(store::bind(conn, scope, subject, binding, self.0.clock.now()).await?)
+        store::bind(conn, scope, subject, binding, self.0.clock.now()).await?;
+        let event = Event::new(&self.0.clock, "role.bound", subject).after(binding);
+        Ok(emit(conn, scope, event).await?)
     }
 
     /// Takes all roles of a subject away, in the transaction in which it goes.
@@ -405,7 +419,7 @@ impl Roles {
     /// `last_admin`.
     pub async fn unbind_all(&self, conn: &mut Conn, scope: &Scope, subject: Ulid) -> Result<()> {
         self.allow_absence_of(conn, scope, subject).await?;
-        Ok(store::unbind_all(conn, scope, subject).await?)
+        self.unbind_key(conn, scope, subject).await
     }
 
     /// Whether somebody else is `system-admin` if a subject is, for a transaction after which it cannot
@@ -432,6 +446,10 @@ impl Roles {
     /// # Errors
     /// When the database refuses.
     pub(crate) async fn unbind_key(&self, conn: &mut Conn, scope: &Scope, key: Ulid) -> Result<()> {
+        for binding in store::bindings(conn, scope, key).await? {
+            let event = Event::new(&self.0.clock, "role.unbound", key).before(&binding);
+            emit(conn, scope, event).await?;
+        }
         Ok(store::unbind_all(conn, scope, key).await?)
     }
 }

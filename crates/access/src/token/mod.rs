@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use modelyard_kernel::event::emit;
 use modelyard_kernel::{
-    Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Part, Permission, Result, Scope, Time, Ulid,
+    Caller, Clock, Conn, DEPLOYMENT, Db, Event, Failure, Part, Permission, Result, Scope, Time, Ulid,
 };
 use parking_lot::Mutex;
 use ring::rand::SystemRandom;
@@ -163,7 +164,7 @@ impl Tokens {
         };
         let mut key = young(&self.keys(REMEMBERED).await?);
         if key.is_none() {
-            self.renew(false).await?;
+            self.renew(false, &self.0.scope).await?;
             key = young(&self.keys(Duration::ZERO).await?);
         }
         let key = key.ok_or_else(|| Failure::internal("the new key is not there"))?;
@@ -175,8 +176,8 @@ impl Tokens {
     /// # Errors
     /// `permission_denied`; when the database refuses.
     pub async fn rotate(&self, caller: &Caller) -> Result<()> {
-        caller.permit_in_deployment(ROTATE)?;
-        self.renew(true).await
+        let scope = caller.permit_in_deployment(ROTATE)?;
+        self.renew(true, scope).await
     }
 
     /// Removes every key, in the transaction in which the secret that sealed them is given up. Tokens that
@@ -277,8 +278,8 @@ impl Tokens {
         Ok(Key { kid, pair: Arc::new(pair), created_at, retired_at })
     }
 
-    /// Makes a new key, unless another process has just done so.
-    async fn renew(&self, at_once: bool) -> Result<()> {
+    /// Makes a new key, unless another process has just done so. `told` is who does it.
+    async fn renew(&self, at_once: bool, told: &Scope) -> Result<()> {
         let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
         let document = document.map_err(|it| Failure::internal(it.to_string()))?;
         let pair = pair(document.as_ref())?;
@@ -290,7 +291,7 @@ impl Tokens {
             created_at: now,
             retired_at: None,
         };
-        let it = self.clone();
+        let (it, told) = (self.clone(), told.clone());
         let renew = self.0.db.transaction(move |conn| {
             async move {
                 let scope = &it.0.scope;
@@ -302,7 +303,7 @@ impl Tokens {
                 store::forget(conn, scope, it.horizon()).await?;
                 store::retire(conn, scope, now).await?;
                 store::insert(conn, scope, row).await?;
-                Ok(())
+                Ok(emit(conn, &told, Event::new(&it.0.clock, "signing_key.created", id)).await?)
             }
             .boxed()
         });
