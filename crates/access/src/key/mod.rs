@@ -14,11 +14,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use modelyard_kernel::event::emit;
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
-    Background, Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Part, Permission, Proof, Result,
-    Scope, Time, Ulid,
+    Background, Caller, Clock, Conn, DEPLOYMENT, Db, Event, Failure, Part, Permission, Proof,
+    Result, Scope, Time, Ulid,
 };
 use tokio::sync::mpsc;
 
@@ -106,6 +107,7 @@ impl Keys {
                 let (mut key, text) = it.insert(conn, &caller, &scope, settings).await?;
                 it.roles.give(conn, &caller, &scope, key.id.0, &roles).await?;
                 key.roles = roles;
+                it.tell(conn, &scope, "key.created", None, &key).await?;
                 Ok((key, text))
             }
             .boxed()
@@ -198,6 +200,7 @@ impl Keys {
                 if old.revoked_at.is_some() {
                     return Err(ended(id));
                 }
+                let before = serde_json::to_value(&old)?;
                 let KeyPatch { name, scopes, addresses, per_minute, expires_at } = patch;
                 let settings = Settings {
                     name: name.unwrap_or(old.name),
@@ -210,11 +213,26 @@ impl Keys {
                     expires_at: expires_at.of(old.expires_at),
                 };
                 let key = store::update(conn, &scope, id, settings, it.clock.now()).await?;
-                it.with_roles(conn, &scope, key).await
+                let key = it.with_roles(conn, &scope, key).await?;
+                it.tell(conn, &scope, "key.updated", Some(before), &key).await?;
+                Ok(key)
             }
             .boxed()
         });
         update.await
+    }
+
+    /// Tells the audit of a key.
+    async fn tell(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        action: &'static str,
+        before: Option<serde_json::Value>,
+        key: &Key,
+    ) -> Result<()> {
+        let event = Event::new(&self.clock, action, key.id).before(&before).after(key);
+        Ok(emit(conn, scope, event.personal(&["addresses"])).await?)
     }
 
     /// A key that is to be changed, held until the transaction ends.
@@ -271,8 +289,11 @@ impl Keys {
                 it.roles.give(conn, &caller, &scope, key.id.0, &roles).await?;
                 let end = now.after(overlap);
                 settings.expires_at = Some(old.expires_at.map_or(end, |it| it.min(end)));
-                store::update(conn, &scope, id, settings, now).await?;
-                Ok((Key { roles, ..key }, text))
+                let old = store::update(conn, &scope, id, settings, now).await?;
+                let key = Key { roles, ..key };
+                it.tell(conn, &scope, "key.rotated", None, &old).await?;
+                it.tell(conn, &scope, "key.created", None, &key).await?;
+                Ok((key, text))
             }
             .boxed()
         });
@@ -292,6 +313,7 @@ impl Keys {
                 let old = store::lock(conn, &scope, id).await?.ok_or_else(|| missing(id))?;
                 conditions.allow_change(&old.etag())?;
                 store::revoke(conn, &scope, id, it.clock.now()).await?;
+                it.tell(conn, &scope, "key.revoked", None, &old).await?;
                 it.roles.unbind_key(conn, &scope, id.0).await
             }
             .boxed()

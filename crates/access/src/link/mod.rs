@@ -17,8 +17,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use modelyard_flow::job::Submission;
+use modelyard_kernel::event::emit;
 use modelyard_kernel::{
-    Background, Caller, Clock, Conn, Db, Failure, Kind, Part, Permission, Result, Scope, Time, Ulid,
+    Background, Caller, Clock, Conn, Db, Event, Failure, Kind, Part, Permission, Result, Scope,
+    Time, Ulid,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -212,6 +214,7 @@ impl Links {
                 let Core { scope, accounts, .. } = &*core;
                 let now = core.clock.now();
                 core.use_up(conn, hash, LinkPurpose::Reset, user, now).await?;
+                emit(conn, scope, Event::new(&core.clock, "user.password_reset", user)).await?;
                 accounts.set_password(conn, scope, user, hashed).await?;
                 accounts.end_sessions(conn, scope, user).await?;
                 let letter = Letter::PasswordChanged { at: now };
@@ -274,6 +277,7 @@ impl Links {
                 let Core { scope, accounts, .. } = &*core;
                 let now = core.clock.now();
                 core.use_up(conn, hash, LinkPurpose::Invitation, user, now).await?;
+                emit(conn, scope, Event::new(&core.clock, "invitation.accepted", user)).await?;
                 accounts.set_password(conn, scope, user, hashed).await?;
                 accounts.activate(conn, scope, user, &name).await
             }
@@ -352,6 +356,7 @@ impl Core {
         store::retire(conn, scope, user, now).await?;
         let (hash, expires_at) = (token.hash(), now.after(purpose.lifetime()));
         store::insert(conn, scope, NewLink { hash, user, purpose, expires_at, now }).await?;
+        emit(conn, scope, Event::new(&self.clock, "user.invited", user)).await?;
         let letter = Letter::Invitation { token: token.text() };
         let mail = Mail { to: account.email, name: account.name, letter };
         Ok((expires_at, self.mails.submit(conn, scope, mail).await?))
@@ -388,6 +393,8 @@ impl Core {
         if is_sent {
             store::insert(conn, scope, NewLink { hash, user, purpose, expires_at, now }).await?;
         }
+        // For an address that nobody has it is taken back, as all the rest.
+        emit(conn, scope, Event::new(&self.clock, "reset.asked", user)).await?;
         let letter = Letter::PasswordReset { token: token.text() };
         let (to, name) = account.map_or((email, String::new()), |it| (it.email, it.name));
         let mail = self.mails.submit(conn, scope, Mail { to, name, letter }).await?;

@@ -2,14 +2,15 @@
 //! the same whether it is unknown, disabled or locked, or the password is wrong.
 
 use futures_util::FutureExt as _;
-use modelyard_kernel::{Failure, Kind, Result, Time};
+use modelyard_kernel::event::emit;
+use modelyard_kernel::{Event, Failure, Kind, Result, Time};
 use serde::Serialize;
 
 use super::model::{self, Login, Session, SessionId, SessionKind, Token};
 use super::store::{self, RefreshRow};
 use super::{Client, FactorOutcome, Sessions, factor_required, factor_wrong};
 use crate::notice::Notice;
-use crate::user::{Credentials, Email, FORGOTTEN, User, address_lock};
+use crate::user::{Credentials, Email, FORGOTTEN, User, UserId, address_lock};
 
 /// What a session is to be shown by.
 #[derive(Debug, Serialize)]
@@ -80,8 +81,9 @@ impl Sessions {
             now.as_ref()
                 .is_some_and(|now| now.password_changed_at == it.password_changed_at && may(now))
         };
+        let id = found.as_ref().map(|it| it.id);
         let Some(user) = found.filter(|it| right && may(it) && is_same(it)) else {
-            self.note_failure(client, &email).await?;
+            self.note_failure(client, &email, id, "login_refused").await?;
             // Not with what was typed: people type their password there.
             tracing::info!(address = %client.shown(), "a login was refused");
             return Err(refused());
@@ -92,7 +94,7 @@ impl Sessions {
             FactorOutcome::Right(at) => Some(at),
             FactorOutcome::Missing => return Err(factor_required()),
             FactorOutcome::Wrong => {
-                self.note_failure(client, &email).await?;
+                self.note_failure(client, &email, id, "factor_wrong").await?;
                 tracing::info!(user = %user.id, address = %client.shown(), "a second factor was wrong");
                 return Err(factor_wrong());
             }
@@ -104,7 +106,7 @@ impl Sessions {
             false => None,
         };
         let agent = model::agent(user_agent);
-        self.begin(&user, kind, factor_at, rehash, client.shown(), agent).await
+        self.begin(&user, kind, factor_at, rehash, client, agent).await
     }
 
     async fn begin(
@@ -113,9 +115,10 @@ impl Sessions {
         kind: SessionKind,
         factor_at: Option<Time>,
         rehash: Option<String>,
-        address: String,
+        client: Client,
         user_agent: String,
     ) -> Result<LoggedIn> {
+        let address = client.shown();
         let signer = self.0.tokens.signer().await?;
         let (now, options) = (self.0.clock.now(), &self.0.options);
         let session = Session {
@@ -168,6 +171,9 @@ impl Sessions {
                 let Some(user) = users.find_in(conn, scope, row.user_id).await? else {
                     return Ok(None);
                 };
+                let own = client.scope(scope, &format!("user:{}", row.user_id));
+                let event = Event::new(&it.0.clock, "session.created", row.id).after(&row);
+                emit(conn, &own, event.personal(&["address", "user_agent"])).await?;
                 let (address, user_agent) = (row.address, row.user_agent);
                 let after = match last_login_at.is_some() && here == 0 {
                     true => {
@@ -224,7 +230,13 @@ impl Sessions {
     }
 
     /// In one transaction, so that what is known takes no longer to write than what is not.
-    async fn note_failure(&self, client: Client, email: &str) -> Result<()> {
+    async fn note_failure(
+        &self,
+        client: Client,
+        email: &str,
+        user: Option<UserId>,
+        code: &'static str,
+    ) -> Result<()> {
         let (it, email, address) = (self.clone(), email.to_owned(), client.counted_as());
         let now = self.0.clock.now();
         let forgotten = now.before(FORGOTTEN);
@@ -232,7 +244,11 @@ impl Sessions {
             async move {
                 let (users, scope) = (&it.0.users, it.0.users.scope());
                 store::note_failure(conn, scope, &address, now, forgotten).await?;
-                users.note_failure_in(conn, scope, &email, now).await
+                users.note_failure_in(conn, scope, &email, now).await?;
+                let user = user.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
+                let event = Event::new(&it.0.clock, "session.refused", user).denied();
+                let event = event.after(&serde_json::json!({ "code": code }));
+                emit(conn, &client.scope(scope, "anonymous"), event).await.map_err(Failure::from)
             }
             .boxed()
         });

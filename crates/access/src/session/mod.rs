@@ -18,10 +18,12 @@ use std::time::Duration;
 
 use ::http::request::Parts;
 use axum::extract::FromRequestParts;
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use modelyard_kernel::event::emit;
 use modelyard_kernel::{
-    Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Kind, Part, Permission, Proof, Result, Scope,
-    Time, Ulid,
+    Actor, Caller, Clock, Conn, DEPLOYMENT, Db, Event, Failure, Kind, Part, Permission, Proof,
+    Result, Scope, Time, Ulid,
 };
 
 use crate::password::Password;
@@ -92,6 +94,12 @@ pub struct Client {
 }
 
 impl Client {
+    /// The scope of somebody who asks from here, whom only what it says makes known.
+    fn scope(&self, scope: &Scope, subject: &str) -> Scope {
+        let (subject, address) = (subject.into(), self.address);
+        scope.with_actor(Actor { subject, address, request: None })
+    }
+
     /// The address as failures are counted: of IPv6 the network, since a household has many.
     pub(crate) fn counted_as(&self) -> String {
         match self.address.map(|it| it.to_canonical()) {
@@ -316,9 +324,17 @@ impl Sessions {
     /// `permission_denied` when it is no user; `session_missing` when it has no such session.
     pub async fn end(&self, caller: &Caller, id: SessionId) -> Result<()> {
         let (scope, user) = caller.permit_own()?;
-        let now = self.0.clock.now();
-        let ended = store::revoke(&mut self.0.db.conn().await?, scope, id, user, now).await?;
-        if ended { Ok(()) } else { Err(missing(id)) }
+        let (scope, clock) = (scope.clone(), self.0.clock.clone());
+        let end = self.0.db.transaction(move |conn| {
+            async move {
+                if !store::revoke(conn, &scope, id, user, clock.now()).await? {
+                    return Err(missing(id));
+                }
+                Ok(emit(conn, &scope, Event::new(&clock, "session.ended", id)).await?)
+            }
+            .boxed()
+        });
+        end.await
     }
 
     /// Ends the session with which somebody asks.
@@ -336,9 +352,15 @@ impl Sessions {
     /// `permission_denied` when it is no user.
     pub async fn logout_all(&self, caller: &Caller) -> Result<()> {
         let (scope, user) = caller.permit_own()?;
-        let now = self.0.clock.now();
-        end_all_in(&mut self.0.db.conn().await?, scope, user, None, now).await?;
-        Ok(())
+        let (scope, clock) = (scope.clone(), self.0.clock.clone());
+        let end = self.0.db.transaction(move |conn| {
+            async move {
+                end_all_in(conn, &scope, user, None, clock.now()).await?;
+                Ok(emit(conn, &scope, Event::new(&clock, "user.sessions_ended", user)).await?)
+            }
+            .boxed()
+        });
+        end.await
     }
 
     /// Shows once more who it is that asks, before something that matters.
@@ -363,9 +385,15 @@ impl Sessions {
                 return Err(factor_wrong());
             }
         };
-        let mut conn = self.0.db.conn().await?;
-        store::proved(&mut conn, scope, id, self.0.clock.now(), factor_at).await?;
-        drop(conn);
+        let (scope, clock) = (scope.clone(), self.0.clock.clone());
+        let prove = self.0.db.transaction(move |conn| {
+            async move {
+                store::proved(conn, &scope, id, clock.now(), factor_at).await?;
+                Ok(emit(conn, &scope, Event::new(&clock, "session.proved", id)).await?)
+            }
+            .boxed()
+        });
+        prove.await?;
         self.current(caller).await
     }
 

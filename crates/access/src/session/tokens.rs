@@ -2,7 +2,8 @@
 //! take one back (RFC 7009).
 
 use futures_util::FutureExt as _;
-use modelyard_kernel::{Caller, Failure, Kind, Result, Time, Ulid};
+use modelyard_kernel::event::emit;
+use modelyard_kernel::{Actor, Caller, Event, Failure, Kind, Result, Scope, Time, Ulid};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -98,6 +99,8 @@ impl Sessions {
                 };
                 if old.used_at.is_some() {
                     store::revoke(conn, scope, session.id, session.user_id.0, now).await?;
+                    let event = Event::new(&it.0.clock, "session.refresh_reused", session.id);
+                    emit(conn, scope, event.denied().after(&session).personal(&PERSONAL)).await?;
                     return Ok(Turned::Reused(session.id));
                 }
                 let user = users.find_in(conn, scope, session.user_id).await?;
@@ -113,6 +116,8 @@ impl Sessions {
                 let row = RefreshRow { session_id, expires_at, used_at, created_at };
                 let hash = model::refresh_hash(new.as_str()).unwrap_or_default();
                 store::insert_refresh(conn, scope, hash, row).await?;
+                let event = Event::new(&it.0.clock, "session.refreshed", session.id);
+                emit(conn, &own(scope, &session), event).await?;
                 Ok(Turned::Into(session))
             }
             .boxed()
@@ -141,10 +146,19 @@ impl Sessions {
     /// When the database refuses.
     pub async fn revoke(&self, presented: &str) -> Result<()> {
         let Some((session, _)) = self.session_of(presented).await? else { return Ok(()) };
-        let (scope, now) = (self.0.users.scope(), self.0.clock.now());
-        let mut conn = self.0.db.conn().await?;
-        store::revoke(&mut conn, scope, session.id, session.user_id.0, now).await?;
-        Ok(())
+        let (scope, clock) = (self.0.users.scope().clone(), self.0.clock.clone());
+        let revoke = self.0.db.transaction(move |conn| {
+            async move {
+                let (id, user) = (session.id, session.user_id.0);
+                if store::revoke(conn, &scope, id, user, clock.now()).await? {
+                    let event = Event::new(&clock, "session.ended", id);
+                    emit(conn, &own(&scope, &session), event).await?;
+                }
+                Ok(())
+            }
+            .boxed()
+        });
+        revoke.await
     }
 
     /// What a token is worth, which only those hear who may.
@@ -211,6 +225,15 @@ impl Sessions {
         };
         Ok(session.filter(is_its).map(|it| (it, about)))
     }
+}
+
+/// What of a session is not repeated in the audit.
+const PERSONAL: [&str; 2] = ["address", "user_agent"];
+
+/// The scope of the user of a session, who showed a token.
+fn own(scope: &Scope, session: &Session) -> Scope {
+    let subject = format!("user:{}", session.user_id).into();
+    scope.with_actor(Actor { subject, address: None, request: None })
 }
 
 /// The same whatever is wrong.

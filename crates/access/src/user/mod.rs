@@ -10,11 +10,12 @@ mod tests;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
+use modelyard_kernel::event::emit;
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
-    Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Kind, Part, Permission, Proof, Result, Scope,
-    Time, Ulid,
+    Caller, Clock, Conn, DEPLOYMENT, Db, Event, Failure, Kind, Part, Permission, Proof, Result,
+    Scope, Time, Ulid,
 };
 
 use crate::notice::{AfterCommit, NoNotices, Notice, Notices};
@@ -30,6 +31,8 @@ use store::UserRow;
 pub const READ: Permission = Permission("users:read");
 /// May make, change and remove users.
 pub const WRITE: Permission = Permission("users:write");
+/// What of a user is not repeated in the audit.
+const PERSONAL: [&str; 2] = ["email", "name"];
 /// What none but a system administrator has: to change another one.
 const ADMINISTER: Permission = Permission("system:administer");
 
@@ -132,12 +135,16 @@ impl Users {
     /// # Errors
     /// `email_taken`; when the password is refused.
     pub async fn create(&self, caller: &Caller, new: NewUser) -> Result<User> {
-        let scope = caller.permit_in_deployment(WRITE)?;
+        let scope = caller.permit_in_deployment(WRITE)?.clone();
         let hash = match &new.password {
             Some(it) => Some(self.hash_password(it, &new.email, &new.name, "password").await?),
             None => None,
         };
-        self.insert(&mut self.db.conn().await?, scope, new, hash).await
+        let it = self.clone();
+        let create = self.db.transaction(move |conn| {
+            async move { it.insert(conn, &scope, new, hash).await }.boxed()
+        });
+        create.await
     }
 
     async fn insert(
@@ -156,7 +163,10 @@ impl Users {
         let taken = format!("there is a user with the address {email} already");
         let row = UserRow { id, email, name, status, password_hash, factor_required, now };
         let inserted = store::insert(conn, scope, row).await?;
-        inserted.ok_or_else(|| Failure::conflict("email_taken", taken))
+        let user = inserted.ok_or_else(|| Failure::conflict("email_taken", taken))?;
+        let event = Event::new(&self.clock, "user.created", id).after(&user);
+        emit(conn, scope, event.personal(&PERSONAL)).await?;
+        Ok(user)
     }
 
     async fn allow_password(
@@ -230,7 +240,7 @@ impl Users {
         patch: UserPatch,
         conditions: &Conditions,
     ) -> Result<User> {
-        self.change(caller, id, conditions, move |it, conn, scope, user| {
+        self.change(caller, id, "user.updated", conditions, move |it, conn, scope, user| {
             async move {
                 let UserPatch { name, factor_required } = patch;
                 let changed = User {
@@ -251,15 +261,21 @@ impl Users {
     /// As [`Users::update`]; `user_is_you` when it is the caller; `last_admin`.
     pub async fn disable(&self, caller: &Caller, id: UserId) -> Result<User> {
         not_yourself(caller, id)?;
-        self.change(caller, id, &Conditions::default(), move |it, conn, scope, _| {
-            async move {
-                let now = it.clock.now();
-                it.roles.allow_absence_of(conn, scope, id.0).await?;
-                session::end_all_in(conn, scope, id.0, None, now).await?;
-                Ok(store::disable(conn, scope, id, now).await?)
-            }
-            .boxed()
-        })
+        self.change(
+            caller,
+            id,
+            "user.disabled",
+            &Conditions::default(),
+            move |it, conn, scope, _| {
+                async move {
+                    let now = it.clock.now();
+                    it.roles.allow_absence_of(conn, scope, id.0).await?;
+                    session::end_all_in(conn, scope, id.0, None, now).await?;
+                    Ok(store::disable(conn, scope, id, now).await?)
+                }
+                .boxed()
+            },
+        )
         .await
     }
 
@@ -268,9 +284,15 @@ impl Users {
     /// # Errors
     /// As [`Users::update`].
     pub async fn enable(&self, caller: &Caller, id: UserId) -> Result<User> {
-        self.change(caller, id, &Conditions::default(), move |it, conn, scope, _| {
-            async move { Ok(store::enable(conn, scope, id, it.clock.now()).await?) }.boxed()
-        })
+        self.change(
+            caller,
+            id,
+            "user.enabled",
+            &Conditions::default(),
+            move |it, conn, scope, _| {
+                async move { Ok(store::enable(conn, scope, id, it.clock.now()).await?) }.boxed()
+            },
+        )
         .await
     }
 
@@ -280,7 +302,7 @@ impl Users {
     /// As [`Users::update`]; `user_is_you` when it is the caller; `last_admin`.
     pub async fn delete(&self, caller: &Caller, id: UserId, conditions: &Conditions) -> Result<()> {
         not_yourself(caller, id)?;
-        self.change(caller, id, conditions, move |it, conn, scope, _| {
+        self.change(caller, id, "user.deleted", conditions, move |it, conn, scope, _| {
             async move {
                 it.roles.unbind_all(conn, scope, id.0).await?;
                 Ok(store::delete(conn, scope, id).await?)
@@ -295,18 +317,20 @@ impl Users {
     /// # Errors
     /// As [`Users::update`].
     pub async fn end_sessions(&self, caller: &Caller, id: UserId) -> Result<()> {
-        self.change(caller, id, &Conditions::default(), move |it, conn, scope, _| {
+        let ended = "user.sessions_ended";
+        self.change(caller, id, ended, &Conditions::default(), move |it, conn, scope, _| {
             async move { session::end_all_in(conn, scope, id.0, None, it.clock.now()).await }
                 .boxed()
         })
         .await
     }
 
-    /// Does a change to a user whom the caller may change.
+    /// Does a change to a user whom the caller may change, and tells that `action` was done.
     async fn change<T: Send + 'static>(
         &self,
         caller: &Caller,
         id: UserId,
+        action: &'static str,
         conditions: &Conditions,
         change: impl for<'c> FnOnce(
             &'c Users,
@@ -331,12 +355,27 @@ impl Users {
                 }
                 let user = store::lock(conn, &scope, id).await?.ok_or_else(|| missing(id))?;
                 conditions.allow_change(&user.etag())?;
-                change(&it, conn, &scope, user).await
+                let event = Event::new(&it.clock, action, id).before(&user);
+                let done = change(&it, conn, &scope, user).await?;
+                it.tell_of(conn, &scope, id, event).await?;
+                Ok(done)
             }
             .boxed()
         });
         let done = done.await?;
         Ok(done)
+    }
+
+    /// Tells the audit of a user as it is now.
+    async fn tell_of(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        id: UserId,
+        event: Event,
+    ) -> Result<()> {
+        let now = store::find(conn, scope, id).await?;
+        Ok(emit(conn, scope, event.after(&now).personal(&PERSONAL)).await?)
     }
 
     async fn is_still_there(&self, conn: &mut Conn, scope: &Scope, caller: &Caller) -> Result<()> {
@@ -444,8 +483,11 @@ impl Users {
         name: String,
     ) -> Result<User> {
         let user = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
+        let event = Event::new(&self.clock, "user.renamed", id).before(&user);
         let user = User { name, ..user };
-        Ok(store::update(conn, scope, &user, self.clock.now()).await?)
+        let user = store::update(conn, scope, &user, self.clock.now()).await?;
+        emit(conn, scope, event.after(&user).personal(&PERSONAL)).await?;
+        Ok(user)
     }
 
     /// Gives a user another password, in the transaction of whatever shows that it may: a mailed link. All
@@ -476,6 +518,8 @@ impl Users {
         if !store::set_password(conn, scope, UserId(user), hash, now).await? {
             return Err(missing(UserId(user)));
         }
+        let event = Event::new(&self.clock, "user.password_changed", user);
+        self.tell_of(conn, scope, UserId(user), event).await?;
         session::end_all_in(conn, scope, user, own_session, now).await
     }
 
