@@ -26,6 +26,7 @@ use modelyard_flow::job::Engine;
 use modelyard_kernel::{
     Background, Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Part, Result, Scope, Time, Ulid,
 };
+use modelyard_ops::audit::Audit;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use url::Url;
@@ -326,6 +327,8 @@ impl Access {
 pub struct Deployment {
     /// Who may come in.
     pub access: Access,
+    /// What is written down of who did what.
+    pub audit: Audit,
     db: Db,
     clock: Clock,
     background: Background,
@@ -366,7 +369,8 @@ impl Deployment {
         let engine = Engine::new(db.clone(), clock.clone(), background.clone(), node, options);
         let access = Access::new(settings, data_dir, (&db, &clock), &background, &engine)?;
         access.serve(&engine);
-        Ok(Self { access, db, clock, background })
+        let audit = crate::audit::open(settings, &access, &db, &clock);
+        Ok(Self { access, audit, db, clock, background })
     }
 
     /// The present instant.

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to a terminal")]
 
 mod access;
+mod audit;
 mod db;
 mod init;
 mod jobs;
@@ -44,6 +45,8 @@ enum Verb {
     Role(access::Role),
     /// Replace the deployment's secret when it is lost.
     Secret(secret::Secret),
+    /// See who did what, and whether that is as it was written.
+    Audit(audit::AuditCommand),
     /// Look after the database.
     Db(db::Database),
     /// Show every setting with where it comes from.
@@ -71,6 +74,7 @@ pub fn run(command: Command) -> ExitCode {
             Verb::Key(it) => it.run().await,
             Verb::Role(it) => it.run().await,
             Verb::Secret(it) => it.run().await,
+            Verb::Audit(it) => it.run().await,
             Verb::Db(it) => it.run().await,
             Verb::Settings(it) => it.run(),
         }

@@ -5,6 +5,7 @@
 mod api;
 mod architecture;
 mod artifact_model;
+mod audit;
 mod behaviour;
 mod crash;
 mod docs;

@@ -70,6 +70,7 @@ const LADDER: [(&str, &[&str]); 5] = [
             "roles:read",
             "roles:write",
             "sessions:read",
+            "audit:read",
         ],
     ),
     ("system-admin", &["signing_keys:write"]),

@@ -43,6 +43,11 @@ on_both_databases! {
                     let (get, head) = (request(Method::GET).await, request(Method::HEAD).await);
                     assert_eq!(head.status, get.status, "{path}");
                     let (mut expected, mut found) = (lasting(&get.headers), lasting(&head.headers));
+                    if path.starts_with("/api/v1/audit") {
+                        // Whoever looks at it adds to it.
+                        expected.retain(|it| !matches!(&*it.0, "content-length" | "etag"));
+                        found.retain(|it| !matches!(&*it.0, "content-length" | "etag"));
+                    }
                     if path.ends_with("/metrics") || path.ends_with("/system") {
                         // They count and tell the time, so they are as long as they happen to be.
                         expected.retain(|it| it.0 != "content-length");

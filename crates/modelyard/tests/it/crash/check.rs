@@ -47,6 +47,7 @@ pub(super) async fn all_is_kept(site: &Site, load: &Load, client: &TestClient) {
     assert!(lost * 10 <= promises.len(), "{lost} of {} were given up", promises.len());
     let scheduled = load.check_scheduled(client).await;
     nothing_is_half_written(client).await;
+    every_change_has_its_entry(client).await;
     // And the one before the first kill: a request that was sent again has made no second job.
     let listed = client.get("/api/v1/jobs?page=1&size=1").await.expect(200).body;
     assert_eq!(listed["total"], promises.len() + 1 + scheduled, "{listed}");
@@ -112,6 +113,38 @@ async fn prediction_is_kept(client: &TestClient, Promise { key, submitted, .. }:
     let artifact = client.get(&path).await.expect(200).body;
     let location = &artifact["data"]["content"]["data"][0][1];
     assert_eq!(location.as_str(), Some(key.as_str()), "{artifact}");
+}
+
+/// What is there was written down when it was made, what was written down is there, and the audit is whole.
+async fn every_change_has_its_entry(client: &TestClient) {
+    let found = client.get("/api/v1/audit/$verify").await.expect(200).body;
+    assert_eq!(found["ok"], true, "{found}");
+    let file = client.get("/api/v1/audit/$export").await.expect(200).text();
+    let mut told: BTreeMap<&str, BTreeMap<String, usize>> = BTreeMap::new();
+    for line in file.lines() {
+        let entry: Value = serde_json::from_str(line).unwrap();
+        let action = ["job.submitted", "artifact.created", "job.canceled", "config.created"]
+            .into_iter()
+            .find(|it| entry["action"] == **it);
+        if let Some(action) = action {
+            *told.entry(action).or_default().entry(text(&entry["subject"])).or_default() += 1;
+        }
+    }
+    for (action, path) in [
+        ("job.submitted", "/api/v1/jobs?fields=id,status"),
+        ("artifact.created", "/api/v1/artifacts?fields=id"),
+        ("config.created", "/api/v1/configs?fields=id"),
+    ] {
+        let listed = client.get(path).await.expect(200).body;
+        let there: BTreeMap<String, usize> =
+            listed.as_array().unwrap().iter().map(|it| (text(&it["id"]), 1)).collect();
+        let told = told.remove(action).unwrap_or_default();
+        assert!(!there.is_empty() && told == there, "{action}: {told:#?} but {there:#?}");
+    }
+    let listed = client.get("/api/v1/jobs?fields=id,status&status=canceled").await.expect(200).body;
+    let canceled: BTreeMap<String, usize> =
+        listed.as_array().unwrap().iter().map(|it| (text(&it["id"]), 1)).collect();
+    assert_eq!(told.remove("job.canceled").unwrap_or_default(), canceled);
 }
 
 /// Every artifact that is listed can be read to its end.
