@@ -281,10 +281,11 @@ where
 impl<S> Guarded<S> {
     /// What is told if it is refused.
     fn asked(&self, request: &Request, need: Option<Need>) -> Option<Asked> {
+        let recorder = self.recorder.clone()?;
         let caller = request.extensions().get::<Caller>()?.clone();
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let deployment = matches!(need, Some(Need::Known | Need::Deployment(_)));
-        Some(Asked { caller, deployment, method, uri, recorder: self.recorder.clone()? })
+        Some(Asked { caller, deployment, method, uri, recorder })
     }
 
     /// Where and as whom it is told that somebody looks at what administrators look at, if that is so.

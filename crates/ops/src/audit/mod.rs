@@ -321,8 +321,7 @@ impl Audit {
     /// # Errors
     /// When the database refuses.
     pub async fn finish(&self) -> Result<()> {
-        let tenants = event::tenants(&mut self.0.db.conn().await?).await?;
-        for tenant in tenants {
+        for tenant in sealer::tenants(&self.0.db).await? {
             let scope = Self::system(&tenant)?;
             self.seal(&scope).await?;
             self.sign(&scope).await?;

@@ -128,7 +128,7 @@ impl Recorder {
             return;
         }
         it.lost.increment();
-        if it.untold.fetch_add(1, Ordering::Relaxed) % 1000 == 0 {
+        if it.untold.fetch_add(1, Ordering::Relaxed).is_multiple_of(1000) {
             tracing::error!(
                 lost = it.lost.get(),
                 "refusals are not in the audit: there are too many"

@@ -1,10 +1,11 @@
 //! Takes events into the chains, signs them and lets old entries go: one loop in each process. What two of
 //! them do at once, one does after the other.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use modelyard_kernel::{Result, Time, event};
+use modelyard_kernel::db::query;
+use modelyard_kernel::{Db, Result, Time, event};
 use tokio_util::sync::CancellationToken;
 
 use super::Audit;
@@ -23,10 +24,34 @@ struct Cared {
     retained: Time,
 }
 
+impl Cared {
+    /// As if that were long ago.
+    fn never() -> Self {
+        Self { signed: Time::from_micros(0), retained: Time::from_micros(0) }
+    }
+}
+
+/// The tenants who have a chain, or of whom something was told.
+pub(super) async fn tenants(db: &Db) -> Result<BTreeSet<String>> {
+    let mut conn = db.conn().await?;
+    let told = event::tenants(&mut conn).await?;
+    let signed: Vec<(String,)> =
+        query("SELECT DISTINCT tenant_id FROM audit_heads").fetch_all(&mut conn).await?;
+    Ok(signed.into_iter().map(|it| it.0).chain(told).collect())
+}
+
 pub(super) async fn run(audit: Audit, stopping: CancellationToken) {
-    let mut tenants = HashMap::new();
+    let mut cared = HashMap::new();
+    let mut known = false;
     loop {
-        if let Err(failure) = look(&audit, &mut tenants).await {
+        if !known {
+            // Whose chain an earlier process has left unsigned, or who has old entries and tells nothing.
+            if let Ok(tenants) = tenants(&audit.0.db).await {
+                cared.extend(tenants.into_iter().map(|it| (it, Cared::never())));
+                known = true;
+            }
+        }
+        if let Err(failure) = look(&audit, &mut cared).await {
             tracing::error!(%failure, "the audit does not go on; what is told waits");
         }
         tokio::select! {
@@ -41,9 +66,7 @@ async fn look(audit: &Audit, tenants: &mut HashMap<String, Cared>) -> Result<()>
     for tenant in event::tenants(&mut db.conn().await?).await? {
         let scope = Audit::system(&tenant)?;
         audit.seal(&scope).await?;
-        // At first as if that were long ago: what an earlier process has not signed is signed at once.
-        let long_ago = Time::from_micros(0);
-        tenants.entry(tenant).or_insert(Cared { signed: long_ago, retained: long_ago });
+        tenants.entry(tenant).or_insert(Cared::never());
     }
     for (tenant, cared) in tenants.iter_mut() {
         let (scope, now) = (Audit::system(tenant)?, clock.now());

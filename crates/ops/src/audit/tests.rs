@@ -480,7 +480,8 @@ proptest! {
         pairs.rotate();
         let clock = Clock::fixed(TestDatabase::start());
         let (mut entries, mut heads, mut hash) = (Vec::new(), Vec::new(), NOTHING);
-        for (seq, (word, maybe)) in (1..).zip(&words) {
+        for (index, (word, maybe)) in (1_usize..).zip(&words) {
+            let seq = i64::try_from(index).unwrap();
             let json = maybe.as_ref().map(|it| serde_json::Value::from(it.as_str()).to_string());
             let told = event::Told {
                 id: clock.ulid(), service_id: word.clone(), at: clock.now(), actor: word.clone(),
@@ -489,7 +490,7 @@ proptest! {
             };
             let entry = Entry::new("t", told, seq, &hash);
             hash = entry.hashed("t", &hash);
-            if seq as usize % every == 0 || seq as usize == words.len() {
+            if index.is_multiple_of(every) || index == words.len() {
                 let text = signed(Kind::Head, "t", seq, &hash, clock.now());
                 let Signature { kid, public_key, signature } = pairs.sign_now(&text);
                 heads.push(Mark { seq, hash: hash.to_vec(), at: clock.now(), kid, public_key, signature });

@@ -16,7 +16,7 @@ use super::site::Site;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// In so many parts, each of which a run has time for.
-const PARTS: usize = 6;
+const PARTS: usize = 8;
 
 on_both_databases! {
     async fn killed_at_places_of_the_first_part_it_keeps_what_it_promised(database: TestDatabase) {
@@ -41,6 +41,14 @@ on_both_databases! {
 
     async fn killed_at_places_of_the_sixth_part_it_keeps_what_it_promised(database: TestDatabase) {
         Box::pin(walk(&Site::new(&database.url, 2), 5)).await;
+    }
+
+    async fn killed_at_places_of_the_seventh_part_it_keeps_what_it_promised(database: TestDatabase) {
+        Box::pin(walk(&Site::new(&database.url, 2), 6)).await;
+    }
+
+    async fn killed_at_places_of_the_eighth_part_it_keeps_what_it_promised(database: TestDatabase) {
+        Box::pin(walk(&Site::new(&database.url, 2), 7)).await;
     }
 }
 
