@@ -14,7 +14,8 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use modelyard_kernel::event::emit;
 use modelyard_kernel::{
-    Caller, Clock, Conn, DEPLOYMENT, Db, Event, Failure, Part, Permission, Result, Scope, Time, Ulid,
+    Caller, Clock, Conn, DEPLOYMENT, Db, Event, Failure, Part, Permission, Result, Scope, Time,
+    Ulid,
 };
 use parking_lot::Mutex;
 use ring::rand::SystemRandom;

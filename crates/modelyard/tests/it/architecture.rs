@@ -16,7 +16,6 @@ const LADDER: [(&str, &[&str]); 11] = [
     ("modelyard-access", &["modelyard-kernel", "modelyard-flow"]),
     ("modelyard-ops", &["modelyard-kernel"]),
     ("modelyard-run", &["modelyard-kernel", "modelyard-flow"]),
-    ("modelyard-ops", &["modelyard-kernel"]),
     ("modelyard-ml", &["modelyard-kernel", "modelyard-flow", "modelyard-run"]),
     (
         "modelyard",
@@ -25,7 +24,6 @@ const LADDER: [(&str, &[&str]); 11] = [
             "modelyard-schema",
             "modelyard-flow",
             "modelyard-access",
-            "modelyard-ops",
             "modelyard-run",
             "modelyard-ml",
             "modelyard-ops",
