@@ -71,7 +71,7 @@ impl AuditCommand {
                 let deployment = open(dir.as_deref(), &overrides).await?;
                 let written = export(&deployment, from, to, output.as_deref()).await;
                 deployment.close().await;
-                written
+                written.map_err(|it| -> Box<dyn std::error::Error> { it })
             }
         }
     }
@@ -110,9 +110,9 @@ async fn export(
     from: Option<Time>,
     to: Option<Time>,
     output: Option<&Path>,
-) -> Done {
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut lines = deployment.audit.export(&deployment.caller(), from, to).await?;
-    let mut output: Box<dyn Write> = match output {
+    let mut output: Box<dyn Write + Send> = match output {
         Some(file) => Box::new(fs_err::File::create_new(file)?),
         None => Box::new(std::io::stdout()),
     };
