@@ -101,6 +101,8 @@ pub struct Work {
     pub kind: &'static str,
     /// The queue that its jobs wait in unless they say another, such as `train`.
     pub queue: &'static str,
+    /// What whoever asks for it once more must be permitted, as whoever asked for it first.
+    pub permission: Permission,
     /// How often and how long it is tried.
     pub policy: Policy,
     /// Does it, and records its end in the transaction that stores what came of it. A failure that

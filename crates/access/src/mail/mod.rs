@@ -235,7 +235,13 @@ impl Mails {
             let it = it.clone();
             async move { it.send(assignment).await }.boxed()
         };
-        Work { kind: KIND, queue: QUEUE, policy: POLICY, run: Arc::new(run) }
+        Work {
+            kind: KIND,
+            queue: QUEUE,
+            permission: crate::user::WRITE,
+            policy: POLICY,
+            run: Arc::new(run),
+        }
     }
 
     /// Has a mail sent, once the transaction of whatever it tells of has committed; call

@@ -82,7 +82,8 @@ impl Queue for Engine {
             .boxed()
         };
         let policy = modelyard_kernel::Policy::default();
-        let work = Work { kind: KIND, queue: "bench", policy, run: Arc::new(run) };
+        let work =
+            Work { kind: KIND, queue: "bench", permission: WRITE, policy, run: Arc::new(run) };
         self.engine.serve(SERVICE, [work]);
         self.engine.start().await?;
         Ok(())

@@ -269,12 +269,6 @@ impl Machine {
         self.services.lock().get(service).and_then(|it| it.get(kind)).cloned()
     }
 
-    /// The kinds of work that a service does.
-    pub(super) fn kinds(&self, service: &str) -> Vec<&'static str> {
-        let services = self.services.lock();
-        services.get(service).map(|it| it.keys().copied().collect()).unwrap_or_default()
-    }
-
     /// The queues that jobs of a service may wait in: those of its work, and those of the settings.
     pub(super) fn queues(&self, service: &str) -> BTreeSet<String> {
         let services = self.services.lock();

@@ -524,13 +524,13 @@ impl Jobs {
     }
 
     /// Tries a dead letter again, as a new job with a result of its own. The old record stays, and is
-    /// no dead letter any more.
+    /// no dead letter any more. It needs the permission of its kind of work as well.
     ///
     /// # Errors
-    /// `job_missing`, `not_a_dead_letter`, and as [`Jobs::add`].
+    /// `job_missing`, `not_a_dead_letter`, `permission_denied`, and as [`Jobs::add`].
     pub async fn retry(&self, caller: &Caller, id: JobId, wishes: Wishes) -> Result<Submission> {
         let scope = caller.permit(WRITE)?.clone();
-        let owner = caller.subject().to_owned();
+        let (caller, owner) = (caller.clone(), caller.subject().to_owned());
         let (it, clock) = (self.clone(), self.machine().clock.clone());
         let retry = self.machine().db.transaction(move |conn| {
             async move {
@@ -540,12 +540,11 @@ impl Jobs {
                     return it.asked_before(conn, &scope, key).await;
                 }
                 let letter = it.bury(conn, &scope, id).await?;
-                let kinds = it.machine().kinds(scope.service());
-                let kind = kinds.into_iter().find(|kind| *kind == letter.kind);
-                let kind = kind.ok_or_else(|| {
+                let work = it.machine().work(scope.service(), &letter.kind).ok_or_else(|| {
                     let detail = format!("this service does no `{}` work any more", letter.kind);
                     Failure::conflict("job_kind_unknown", detail)
                 })?;
+                caller.permit(work.permission)?;
                 let new = NewJob {
                     artifact: letter.promised_id.map(|_| clock.ulid()),
                     owner: Some(owner),
@@ -557,7 +556,7 @@ impl Jobs {
                         priority: wishes.priority.or(Some(letter.priority)),
                         ..wishes
                     },
-                    ..NewJob::new(JobId::new(&clock), kind, letter.input.unwrap_or_default())
+                    ..NewJob::new(JobId::new(&clock), work.kind, letter.input.unwrap_or_default())
                 };
                 let retried = Event::new(&clock, "job.retried", id);
                 emit(conn, &scope, retried.after(&Retry { job_id: new.id })).await?;

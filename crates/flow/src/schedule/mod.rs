@@ -317,10 +317,12 @@ impl Schedules {
         }
     }
 
-    /// Pauses a schedule, or lets it go on. What would have fired meanwhile does not.
+    /// Pauses a schedule, or lets it go on. What would have fired meanwhile does not. Whoever lets it go on
+    /// must be permitted what it begins.
     ///
     /// # Errors
-    /// `schedule_missing`, `precondition_failed`.
+    /// `schedule_missing`, `precondition_failed`; for going on also `kind_unknown`, and when the caller may
+    /// not begin such work.
     pub async fn enable(
         &self,
         caller: &Caller,
@@ -329,25 +331,30 @@ impl Schedules {
         conditions: &Conditions,
     ) -> Result<Schedule> {
         let scope = caller.permit(WRITE)?.clone();
-        let (clock, conditions) = (self.0.clock.clone(), conditions.clone());
+        let (it, caller, conditions) = (self.clone(), caller.clone(), conditions.clone());
+        let clock = self.0.clock.clone();
         let change = self.0.db.transaction(move |conn| {
             async move {
-                let mut it = store::lock(conn, &scope, id).await?.ok_or_else(|| missing(id))?;
-                conditions.allow_change(&it.revision_tag())?;
-                if it.enabled == enabled {
-                    return Ok(it);
+                let before = store::lock(conn, &scope, id).await?.ok_or_else(|| missing(id))?;
+                if enabled {
+                    caller.permit(it.launcher(&before.target.kind)?.permission)?;
                 }
-                let (now, before) = (clock.now(), it.clone());
-                let ticks = it.trigger.ticks().map_err(unreadable)?;
-                it.enabled = enabled;
-                it.next_tick = if enabled { ticks.next(now) } else { None };
-                it.next_at = it.next_tick.map(|tick| it.due(tick));
-                it.updated_at = now;
-                it.revision += 1;
-                store::update(conn, &scope, &it).await?;
+                conditions.allow_change(&before.revision_tag())?;
+                if before.enabled == enabled {
+                    return Ok(before);
+                }
+                let (now, mut after) = (clock.now(), before.clone());
+                let ticks = after.trigger.ticks().map_err(unreadable)?;
+                after.enabled = enabled;
+                after.next_tick = if enabled { ticks.next(now) } else { None };
+                after.next_at = after.next_tick.map(|tick| after.due(tick));
+                after.updated_at = now;
+                after.revision += 1;
+                store::update(conn, &scope, &after).await?;
                 let done = if enabled { "schedule.resumed" } else { "schedule.paused" };
-                emit(conn, &scope, Event::new(&clock, done, id).before(&before).after(&it)).await?;
-                Ok(it)
+                let event = Event::new(&clock, done, id).before(&before);
+                emit(conn, &scope, event.after(&after)).await?;
+                Ok(after)
             }
             .boxed()
         });

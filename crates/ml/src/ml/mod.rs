@@ -155,10 +155,21 @@ impl Ml {
                 let ml = ml.clone();
                 Box::pin(async move { ml.do_batch(operation, it).await })
             };
-            let (kind, queue, policy) = (operation.kind(), "batch", Policy::default());
-            Work { kind, queue, policy, run: Arc::new(run) }
+            Work {
+                kind: operation.kind(),
+                queue: "batch",
+                permission: operation.permission(),
+                policy: Policy::default(),
+                run: Arc::new(run),
+            }
         };
-        let policy = Policy::default();
+        let work = |kind, queue, permission, run| Work {
+            kind,
+            queue,
+            permission,
+            policy: Policy::default(),
+            run,
+        };
         Part {
             name: "ml",
             routes: http::routes(self.clone()),
@@ -173,8 +184,8 @@ impl Ml {
                 }),
             ],
             work: vec![
-                Work { kind: TRAIN_JOB, queue: "train", policy, run: Arc::new(train) },
-                Work { kind: PREDICT_JOB, queue: "predict", policy, run: Arc::new(predict) },
+                work(TRAIN_JOB, "train", TRAIN, Arc::new(train)),
+                work(PREDICT_JOB, "predict", PREDICT, Arc::new(predict)),
                 batch(Operation::Predict),
                 batch(Operation::Train),
             ],

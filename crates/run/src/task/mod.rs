@@ -126,6 +126,7 @@ impl Tasks {
             work: vec![Work {
                 kind: EXECUTE_JOB,
                 queue: "task",
+                permission: EXECUTE,
                 policy: Policy::default(),
                 run: Arc::new(execute),
             }],

@@ -6,7 +6,7 @@ mod waiting;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::BoxFuture;
-use modelyard_kernel::{Background, Clock, Progress, Time, Work};
+use modelyard_kernel::{Background, Clock, Grants, Progress, Time, Work};
 use modelyard_testkit::{SERVICE, TENANT, TestDatabase, on_both_databases, test_scope};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -14,6 +14,8 @@ use tokio::sync::Semaphore;
 use super::*;
 
 const KIND: &str = "test.work";
+/// May ask for work of that kind.
+const WORK: Permission = Permission("test:work");
 
 type Body = Arc<dyn Fn(Jobs, Assignment) -> BoxFuture<'static, Result<(), Failed>> + Send + Sync>;
 
@@ -49,7 +51,7 @@ impl Node {
     fn does_for(&self, service: &str, policy: Policy, body: Body) {
         let jobs = self.engine.jobs();
         let run = move |it: Assignment| body(jobs.clone(), it);
-        let work = Work { kind: KIND, queue: "test", policy, run: Arc::new(run) };
+        let work = Work { kind: KIND, queue: "test", permission: WORK, policy, run: Arc::new(run) };
         self.engine.serve(service, [work]);
     }
 
@@ -151,6 +153,28 @@ on_both_databases! {
         assert_eq!((first.status, first.dead_letter), (JobStatus::Failed, false));
         let refused = node.jobs.retry(&system(), id, Wishes::default()).await.unwrap_err();
         assert_eq!(refused.code(), "not_a_dead_letter");
+        node.stop().await;
+    }
+
+    async fn whoever_tries_work_again_may_do_such_work(database: TestDatabase) {
+        let node = Node::new(&database, "a", options());
+        node.does(quick(), body(|_, _| async { Err(Failed::new("ValueError", "never")) }));
+        node.engine.start().await.unwrap();
+        let id = node.add(node.job()).await;
+        node.ended(id).await;
+        let with = |names: &[&str]| {
+            let grants = Grants::Only(names.iter().map(|it| (*it).to_owned()).collect());
+            Caller::new("janitor", TENANT, SERVICE, grants)
+        };
+        let janitor = with(&["jobs:read", "jobs:write"]);
+        let refused = node.jobs.retry(&janitor, id, Wishes::default()).await.unwrap_err();
+        assert_eq!(
+            (refused.code(), refused.detail()),
+            ("permission_denied", "this needs the `test:work` permission")
+        );
+        assert!(node.jobs.get(&system(), id).await.unwrap().dead_letter);
+        let worker = with(&["jobs:write", "test:work"]);
+        node.jobs.retry(&worker, id, Wishes::default()).await.unwrap();
         node.stop().await;
     }
 

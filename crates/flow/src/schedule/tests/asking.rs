@@ -192,6 +192,13 @@ on_both_databases! {
         assert_eq!(writer.post(&format!("/{ID}/$run-now"), Value::Null).await.status, 403);
         assert_eq!(reader.post(&format!("/{ID}/$pause"), Value::Null).await.status, 403);
         assert_eq!(writer.post(&format!("/{ID}/$pause"), Value::Null).await.status, 200);
+        let denied = writer.post(&format!("/{ID}/$resume"), Value::Null).await;
+        assert_eq!(
+            (denied.status, &denied.body["detail"]),
+            (403, &json!("this needs the `test:begin` permission"))
+        );
+        let resumed = both.post(&format!("/{ID}/$resume"), Value::Null).await.expect(200);
+        assert_eq!(resumed["enabled"], true);
     }
 
     async fn the_next_times_are_told_as_clocks_show_them(database: TestDatabase) {

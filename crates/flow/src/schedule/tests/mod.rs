@@ -26,6 +26,8 @@ use crate::job::{self, Engine, Job, NewJob};
 
 const ID: &str = "01JCSEED000000000000SCHED1";
 const OTHER: &str = "01JCSEED000000000000SCHED2";
+/// May begin what schedules of tests begin.
+const BEGIN: Permission = Permission("test:begin");
 
 /// What the launchers of a test do.
 #[derive(Clone, Debug, Default)]
@@ -222,14 +224,14 @@ fn work(engine: &Engine, kind: &'static str) -> Work {
         let jobs = jobs.clone();
         Box::pin(async move { Ok(jobs.complete(&test_scope(), (&it).into(), None).await?) })
     };
-    Work { kind, queue: "test", policy: Policy::default(), run: Arc::new(run) }
+    Work { kind, queue: "test", permission: BEGIN, policy: Policy::default(), run: Arc::new(run) }
 }
 
 fn launcher(kind: &'static str, clock: &Clock, jobs: &Jobs, world: &World) -> Launcher {
     let (clock, jobs, world) = (clock.clone(), jobs.clone(), world.clone());
     Launcher {
         kind,
-        permission: Permission("test:begin"),
+        permission: BEGIN,
         check: Arc::new(|input: &Value| match input.get("wrong") {
             Some(_) => Err(Failure::bad_request("input_wrong", "this input is wrong")),
             None => Ok(()),

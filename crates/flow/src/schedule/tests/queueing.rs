@@ -59,7 +59,13 @@ impl Process {
                 };
                 let backoff = Duration::from_millis(300);
                 let policy = Policy { backoff, max_backoff: backoff, ..Policy::default() };
-                let work = Work { kind: "test.work", queue: "test", policy, run: Arc::new(run) };
+                let work = Work {
+                    kind: "test.work",
+                    queue: "test",
+                    permission: BEGIN,
+                    policy,
+                    run: Arc::new(run),
+                };
                 engine.serve(SERVICE, [work]);
                 engine.start().await.unwrap();
                 engine

@@ -55,7 +55,7 @@ impl Operation {
         }
     }
 
-    fn permission(self) -> Permission {
+    pub(super) fn permission(self) -> Permission {
         match self {
             Self::Predict => PREDICT,
             Self::Train => TRAIN,
