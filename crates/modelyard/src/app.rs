@@ -22,7 +22,6 @@ use crate::access::Access;
 use crate::audit::Auditing;
 use crate::health::{Checks, database_check};
 use crate::metrics::Metrics;
-use crate::permissions::Guard;
 use crate::service::Service;
 use crate::system::System;
 
@@ -175,8 +174,7 @@ pub fn assemble(
         all.1.append(&mut part.counters);
         all
     });
-    let guard = Guard::new(shared.auditing.recorder.clone());
-    let (routes, openapi) = fold(parts, &service, guard);
+    let (routes, openapi) = fold(parts, &service);
     let name = service.info.display_name;
     Ok(Assembled {
         id,
@@ -194,7 +192,7 @@ pub fn assemble(
     })
 }
 
-fn fold(parts: Vec<Part>, service: &Service, guard: Guard) -> (Router, OpenApi) {
+fn fold(parts: Vec<Part>, service: &Service) -> (Router, OpenApi) {
     let info = InfoBuilder::new()
         .title(service.info.display_name.clone())
         .description(service.info.description.clone())
@@ -202,8 +200,7 @@ fn fold(parts: Vec<Part>, service: &Service, guard: Guard) -> (Router, OpenApi) 
         .build();
     let api = OpenApiRouter::with_openapi(OpenApiBuilder::new().info(info).build());
     let all = parts.into_iter().fold(api, |api, part| api.merge(part.routes));
-    let (routes, openapi) = all.split_for_parts();
-    (routes.route_layer(guard), openapi)
+    all.split_for_parts()
 }
 
 /// The body of `/api/v1/info`.

@@ -112,6 +112,7 @@ const SERVICE: &[(&str, &str, &str)] = &[
     ("DELETE", "/api/v1/tasks/{id}", "tasks:write"),
     ("POST", "/api/v1/tasks/{id}/$execute", "tasks:execute"),
     ("GET", "/docs", OPEN),
+    ("GET", "/docs/{asset}", OPEN),
     ("GET", "/health", OPEN),
     ("GET", "/health/$stream", "info:read"),
     ("GET", "/metrics", "metrics:read"),
@@ -173,6 +174,9 @@ const DEPLOYMENT: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/auth/sessions", KNOWN),
     ("DELETE", "/api/v1/auth/sessions/{id}", KNOWN),
 ];
+
+/// Routes that are no operations of the API, and not in its document.
+pub const UNDESCRIBED: [(&str, &str); 1] = [("GET", "/docs/{asset}")];
 
 type Needs = HashMap<(&'static str, &'static str), Need>;
 
@@ -303,7 +307,7 @@ impl<S> Guarded<S> {
 
 fn needed(request: &Request) -> Option<Need> {
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    need(request.method(), path.map_or("", below_service))
+    need(request.method(), below_service(path.unwrap_or_default()))
 }
 
 fn check(request: &Request, need: Option<Need>) -> Result<(), Failure> {
@@ -323,14 +327,31 @@ fn check(request: &Request, need: Option<Need>) -> Result<(), Failure> {
 
 /// The path within a service, where several are served.
 pub(crate) fn below_service(path: &str) -> &str {
-    let below = path.strip_prefix("/services/").and_then(|it| it.find('/').map(|at| &it[at..]));
-    below.unwrap_or(path)
+    match path.strip_prefix("/services/") {
+        Some(below) => below.find('/').map_or("/", |at| &below[at..]),
+        None => path,
+    }
 }
 
-/// Whether nobody need be known at a path, whatever is done there.
+/// Whether nobody need be known at a route's path, whatever is done there.
 pub fn is_open(path: &str) -> bool {
     OPEN_PATHS.contains(below_service(path))
 }
+
+/// Whether a route is about administration: whatever belongs to the deployment, and is not what everybody
+/// has of their own. A method that its path has not is, where another one of that path is.
+pub(crate) fn is_administrative(method: &Method, path: &str) -> bool {
+    let path = below_service(path);
+    match need(method, path) {
+        Some(need) => matches!(need, Need::Deployment(_)),
+        None => ADMINISTRATIVE_PATHS.contains(path),
+    }
+}
+
+static ADMINISTRATIVE_PATHS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
+    let it = NEEDS.iter().filter(|it| matches!(it.1, Need::Deployment(_)));
+    it.map(|((_, path), _)| *path).collect()
+});
 
 static OPEN_PATHS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
     let open = SERVICE.iter().chain(DEPLOYMENT).filter(|it| it.2 == OPEN);
@@ -350,7 +371,29 @@ mod tests {
     fn paths_below_a_service_are_those_of_the_service() {
         assert_eq!(below_service("/api/v1/jobs"), "/api/v1/jobs");
         assert_eq!(below_service("/services/a/api/v1/jobs"), "/api/v1/jobs");
-        assert_eq!(below_service("/services/a"), "/services/a");
+        assert_eq!(below_service("/services/a"), "/");
+    }
+
+    #[test]
+    fn administration_is_what_belongs_to_the_deployment_and_to_nobody_alone() {
+        for (method, path, is) in [
+            (Method::GET, "/api/v1/users", true),
+            (Method::GET, "/services/a/api/v1/users", true),
+            (Method::HEAD, "/api/v1/roles", true),
+            (Method::OPTIONS, "/api/v1/users/{id}/$disable", true),
+            (Method::DELETE, "/api/v1/audit", true),
+            (Method::POST, "/api/v1/auth/$rotate-signing-keys", true),
+            (Method::POST, "/api/v1/auth/introspect", true),
+            (Method::POST, "/api/v1/auth/login", false),
+            (Method::GET, "/api/v1/account", false),
+            (Method::DELETE, "/api/v1/auth/sessions/{id}", false),
+            (Method::GET, "/api/v1/system", false),
+            (Method::POST, "/api/v1/configs", false),
+            (Method::PUT, "/api/v1/configs", false),
+            (Method::POST, "/", false),
+        ] {
+            assert_eq!(is_administrative(&method, path), is, "{method} {path}");
+        }
     }
 
     #[test]

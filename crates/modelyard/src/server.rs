@@ -39,6 +39,7 @@ use crate::http::{
 use crate::metrics::Metrics;
 use crate::openapi::About;
 use crate::page;
+use crate::permissions::Guard;
 use crate::process;
 use crate::registration::{self, Pending};
 use crate::service::{Service, ServiceError};
@@ -546,6 +547,7 @@ async fn launch(
         .told_to(shared.auditing.recorder.clone())
         .within(sites(settings, address));
     let rates = limiting.of("front", &RateLimiting::default())?.0;
+    let front = front.route_layer(Guard::new(shared.auditing.recorder.clone()));
     let routes = http::mount(routers, http::guarded(front, rates, authenticator));
     Ok(Launched { routes, services: names, registrations, open })
 }
@@ -611,6 +613,7 @@ fn build(
     let routes = std::mem::take(&mut service.routes);
     let openapi = std::mem::take(&mut service.openapi);
     let routes = page::with_pages(routes, openapi, &about)?;
+    let routes = routes.route_layer(Guard::new(shared.auditing.recorder.clone()));
     Ok((service, http::guarded(routes, rates, authenticator)))
 }
 

@@ -35,13 +35,6 @@ use store::NewLink;
 /// May invite users.
 pub const INVITE: Permission = Permission("users:write");
 
-/// Where nobody needs to show anything but what was mailed.
-pub const OPEN: [&str; 3] = [
-    "/api/v1/auth/$forgot-password",
-    "/api/v1/auth/$reset-password",
-    "/api/v1/auth/$accept-invitation",
-];
-
 /// Mails with a reset that one user is sent within [`COUNTED_FOR`], and as many with an invitation.
 const MOST_MAILS: i64 = 3;
 const COUNTED_FOR: Duration = Duration::from_secs(60 * 60);

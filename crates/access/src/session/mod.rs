@@ -38,10 +38,6 @@ pub use tokens::{Introspection, Refreshed};
 /// May ask what a token is worth.
 pub const READ: Permission = Permission("sessions:read");
 
-/// Where nobody needs to show anything: what is in the body says who it is, and keys are public.
-pub const OPEN: [&str; 4] =
-    ["/api/v1/auth/login", "/api/v1/auth/refresh", "/api/v1/auth/revoke", "/.well-known/jwks.json"];
-
 /// How often it is written down that a session is used.
 const SEEN_EVERY: Duration = Duration::from_secs(60);
 

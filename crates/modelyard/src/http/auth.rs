@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
+use axum::extract::MatchedPath;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::{BoxFuture, Either};
 use http::request::Parts;
@@ -32,12 +33,10 @@ const TENANT: &str = "default";
 /// Who asks where everybody may.
 pub(super) const ANONYMOUS: &str = "anonymous";
 
-/// The docs page is nothing without its script and style.
-const OPEN_BELOW: &str = "/docs/";
-
-/// Whether a path of a service needs nobody to be known. Exactly these, so that `/health/$stream` does.
-pub(crate) fn is_open(path: &str) -> bool {
-    permissions::is_open(path) || path.starts_with(OPEN_BELOW)
+/// Whether nobody need be known. Where no route is, somebody has to be.
+fn is_open(parts: &Parts) -> bool {
+    let route = parts.extensions.get::<MatchedPath>();
+    route.is_some_and(|it| permissions::is_open(it.as_str()))
 }
 
 /// Finds the caller of each request to one service. Cheap to clone.
@@ -166,7 +165,7 @@ impl Authenticator {
     /// The caller, as far as that is known without asking anybody.
     fn authenticate(&self, parts: &Parts) -> Result<Found, Failure> {
         let it = &*self.0;
-        if is_open(parts.uri.path()) && !(it.keys.is_empty() && it.access.is_none()) {
+        if is_open(parts) && !(it.keys.is_empty() && it.access.is_none()) {
             return Ok(Found::Nobody);
         }
         let Some(presented) = self.presented(parts) else { return self.nobody() };

@@ -43,7 +43,6 @@ use tower::{Service, ServiceBuilder};
 
 use crate::metrics::Metrics;
 
-pub(crate) use auth::is_open;
 pub use auth::{Authenticator, NotAHeader};
 pub use client::{ForwardedHeader, Proxies};
 pub(crate) use compress::accepts_gzip;

@@ -5,19 +5,16 @@ use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 
 use axum::body::Body;
+use axum::extract::MatchedPath;
 use axum::response::Response;
 use futures_util::future::Either;
-use http::{Method, Request};
+use http::Request;
 use ipnet::IpNet;
 use tower::{Layer, Service};
 
 use super::client::{Client, contain};
 use super::misses;
-
-/// Paths of a service below which everything is administration.
-const WHOLE: [&str; 4] = ["/api/v1/users", "/api/v1/roles", "/api/v1/keys", "/api/v1/audit"];
-/// Paths below which whatever changes something is.
-const CHANGES: [&str; 1] = ["/api/v1/system"];
+use crate::permissions::is_administrative;
 
 /// Mark of a request from elsewhere.
 #[derive(Clone, Copy, Debug)]
@@ -28,14 +25,6 @@ pub(super) struct Elsewhere;
 pub(super) fn reach(networks: &[IpNet], client: Option<Client>) -> bool {
     networks.is_empty()
         || client.is_some_and(|it| it.local || (!it.doubtful && contain(networks, it.address)))
-}
-
-fn is_administrative(method: &Method, path: &str) -> bool {
-    let below = |root: &&str| {
-        path.strip_prefix(*root).is_some_and(|it| it.is_empty() || it.starts_with('/'))
-    };
-    let harmless = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
-    WHOLE.iter().any(below) || (!harmless && CHANGES.iter().any(below))
 }
 
 /// A layer behind the authenticator: whoever may not come in hears the same of every path, and
@@ -71,7 +60,10 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let hidden = request.extensions().get::<Elsewhere>().is_some()
-            && is_administrative(request.method(), request.uri().path());
+            && request
+                .extensions()
+                .get::<MatchedPath>()
+                .is_some_and(|it| is_administrative(request.method(), it.as_str()));
         match hidden {
             true => Either::Right(ready(Ok(misses::of_a_path(request.method())))),
             false => Either::Left(self.inner.call(request)),
@@ -82,24 +74,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn administration_is_known_by_its_path() {
-        for (method, path, is) in [
-            (Method::GET, "/api/v1/users", true),
-            (Method::OPTIONS, "/api/v1/users/01K6/$disable", true),
-            (Method::POST, "/api/v1/keys", true),
-            (Method::HEAD, "/api/v1/roles/", true),
-            (Method::GET, "/api/v1/userss", false),
-            (Method::GET, "/api/v1/system", false),
-            (Method::GET, "/api/v1/system/apps", false),
-            (Method::PUT, "/api/v1/system/mail", true),
-            (Method::POST, "/api/v1/configs", false),
-            (Method::POST, "/", false),
-        ] {
-            assert_eq!(is_administrative(&method, path), is, "{method} {path}");
-        }
-    }
 
     #[test]
     fn it_is_reached_from_its_networks_and_from_the_own_machine() {

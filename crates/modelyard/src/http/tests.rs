@@ -33,7 +33,8 @@ fn routes() -> Router {
         .route("/things/{id}", get(async |Path(id): Path<String>| id))
         .route("/api/v1/users", get(seen).post(seen))
         .route("/api/v1/users/{id}/$disable", post(seen))
-        .route("/api/v1/system", get(seen).put(seen))
+        .route("/api/v1/system", get(seen))
+        .route("/api/v1/auth/$rotate-signing-keys", post(seen))
         .route("/seen", get(seen))
         .route("/fails", get(|| async { Failure::internal("secret").into_response() }))
         .route(
@@ -631,7 +632,7 @@ async fn from_elsewhere_administration_is_as_if_it_were_not_there() {
             ("POST", "/api/v1/users", true),
             ("GET", "/services/a/api/v1/users", true),
             ("POST", "/api/v1/users/1/%24disable", true),
-            ("PUT", "/services/a/api/v1/system", true),
+            ("POST", "/services/a/api/v1/auth/$rotate-signing-keys", true),
             ("GET", "/api/v1/system", false),
             ("GET", "/things", false),
         ] {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::http::is_open;
+use crate::permissions::is_open;
 
 /// An operation that is being completed.
 pub(super) struct Operation<'a> {
