@@ -173,8 +173,9 @@ impl Future for Answer {
         let mut response = ready!(self.project().inner.poll(cx))?;
         match response.status() {
             StatusCode::METHOD_NOT_ALLOWED => space_out(&mut response),
-            // The router names the methods of a path that, for this method, does not exist.
-            StatusCode::NOT_FOUND => {
+            // The router names the methods of a path that, for this method, does not exist, also to whoever is
+            // not to know which paths do.
+            it if it.is_client_error() || it.is_server_error() => {
                 response.headers_mut().remove(header::ALLOW);
             }
             _ => {}

@@ -11,6 +11,7 @@ mod crash;
 mod docs;
 mod peer_model;
 mod permissions;
+mod security;
 mod support;
 mod task_model;
 mod template;

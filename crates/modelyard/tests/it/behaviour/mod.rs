@@ -14,6 +14,7 @@ mod commands;
 mod computing;
 mod concurrency;
 mod content;
+mod credentials;
 mod foreign;
 mod frames;
 mod front;

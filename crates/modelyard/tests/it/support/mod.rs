@@ -1,6 +1,7 @@
 //! What these tests stand on: a server in this process, the program itself, a model that does what it
 //! is told, and ways to wait that have an end.
 
+pub mod house;
 mod model;
 pub mod post_office;
 pub mod postgres;
