@@ -16,6 +16,7 @@ use pin_project_lite::pin_project;
 
 use crate::access::Access;
 use crate::app::TENANT;
+use crate::http::without_secrets;
 use crate::settings::Settings;
 
 /// The audit of a deployment, and what tells it of refusals and of what administrators look at. Cheap to
@@ -112,7 +113,7 @@ pub(crate) struct Asked {
 impl Asked {
     /// As an entry names it: without the query, in which somebody may be named.
     pub(crate) fn named(method: &Method, uri: &Uri) -> String {
-        format!("{method} {}", uri.path())
+        format!("{method} {}", without_secrets(uri.path()))
     }
 
     /// Tells that it was refused, if it was.

@@ -48,6 +48,7 @@ pub use client::{ForwardedHeader, Proxies};
 pub(crate) use compress::accepts_gzip;
 pub use cors::Cors;
 pub use limits::Limits;
+pub(crate) use observe::without_secrets;
 pub(crate) use rate::FIELDS as RATE_FIELDS;
 pub use rate::{RateError, Rates};
 pub(crate) use rate::{check as check_rates, check_endpoint, is_limitable};

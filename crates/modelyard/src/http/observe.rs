@@ -396,7 +396,7 @@ impl Exchange {
 
 /// A path as it is written down: without what is no name of anything, but a key or a token that somebody has
 /// put there.
-fn without_secrets(path: &str) -> Cow<'_, str> {
+pub(crate) fn without_secrets(path: &str) -> Cow<'_, str> {
     let is_secret = |part: &str| {
         let is_written = |it: u8| it.is_ascii_alphanumeric() || b"-_.~%+=".contains(&it);
         // The shortest of ours are 43 characters, those that name something 26.

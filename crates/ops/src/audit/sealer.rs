@@ -63,7 +63,9 @@ pub(super) async fn run(audit: Audit, stopping: CancellationToken) {
 
 async fn look(audit: &Audit, tenants: &mut HashMap<String, Cared>) -> Result<()> {
     let (clock, db) = (&audit.0.clock, &audit.0.db);
-    for tenant in event::tenants(&mut db.conn().await?).await? {
+    // Not within `for`, which would keep the connection to its end.
+    let told = event::tenants(&mut db.conn().await?).await?;
+    for tenant in told {
         let scope = Audit::system(&tenant)?;
         audit.seal(&scope).await?;
         tenants.entry(tenant).or_insert(Cared::never());

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::support::program::{BINARY, plain};
-use crate::support::{service, settings, start, stored_in, text, until};
+use crate::support::{SECRET, service, settings, start, stored_in, text, until};
 
 const PASSWORD: &str = "nine correct horses with batteries";
 const CONFIGS: &str = "/api/v1/configs";
@@ -30,7 +30,9 @@ impl<'a> Operator<'a> {
         let mut command = Command::new(BINARY);
         command.args(arguments.split_whitespace()).current_dir(self.database.dir());
         command.args(["--data-dir", "data", "--database", &self.database.url]);
-        plain(command)
+        let mut command = plain(command);
+        command.env("MODELYARD_ACCESS__SECRET", SECRET);
+        command
     }
 
     /// What a command prints that succeeds.

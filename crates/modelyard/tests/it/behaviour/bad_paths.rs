@@ -66,6 +66,10 @@ on_both_databases! {
                 "01K72PWT05GEXK1S24AVKAZ9V%00", "..%2F..%2Fetc%2Fpasswd", "%F0%9F%98%80",
                 "'%20OR%201=1--", "%7Bid%7D", &long,
             ] {
+                if path.contains("{seq}") && wrong == "1" {
+                    // Entries of the audit are numbered.
+                    continue;
+                }
                 let target = fill(&path, wrong);
                 let request = client.request(method.clone(), &target).json(&body_of(&path));
                 let answer = request.send().await;
