@@ -22,7 +22,7 @@ use crate::audit::{Asked, Watched};
 pub enum Need {
     /// Nothing: anybody may come.
     Open,
-    /// To be somebody who is known, whatever it may do.
+    /// To be a user, whatever it may do: what is there is its own.
     Known,
     /// A permission for the service.
     Service(Permission),
@@ -32,7 +32,7 @@ pub enum Need {
 
 /// Nobody need be known.
 const OPEN: &str = "-";
-/// Somebody is, whoever it is.
+/// A user is, whoever it is.
 const KNOWN: &str = "known";
 
 /// Method, path, and the permission.
@@ -314,7 +314,7 @@ fn check(request: &Request, need: Option<Need>) -> Result<(), Failure> {
     let caller = || request.extensions().get::<Caller>().ok_or_else(Failure::anonymous);
     match need {
         Some(Need::Open) => Ok(()),
-        Some(Need::Known) => caller().map(drop),
+        Some(Need::Known) => caller()?.permit_own().map(drop),
         Some(Need::Service(permission)) => caller()?.permit(permission).map(drop),
         Some(Need::Deployment(permission)) => caller()?.permit_in_deployment(permission).map(drop),
         None => Err(Failure::new(
