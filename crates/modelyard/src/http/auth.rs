@@ -178,9 +178,8 @@ impl Authenticator {
         let Some(access) = &it.access else {
             return if it.keys.is_empty() { self.nobody() } else { Err(refused()) };
         };
-        // Where nobody is known, what somebody shows, such as the cookie of an earlier service, is nothing.
         if it.keys.is_empty() && access.is_known_in_use() != Some(true) {
-            return self.nobody();
+            return Ok(Found::Ask);
         }
         if presented.by == By::KeyHeader && !presented.text.starts_with(MARK) {
             return Err(refused());
@@ -199,15 +198,22 @@ impl Authenticator {
     async fn ask(&self, parts: &Parts) -> Result<Option<Caller>, Failure> {
         let it = &*self.0;
         let Some(access) = &it.access else { return Ok(Some(it.anonymous.clone())) };
-        if it.keys.is_empty() && !access.is_in_use().await? {
-            return Ok(Some(it.anonymous.clone()));
-        }
-        let presented = self.presented(parts).ok_or_else(|| self.missing())?;
+        // Where nobody is known, what somebody shows, such as the cookie of an earlier service, is nothing.
+        let in_use = !it.keys.is_empty() || access.is_in_use().await?;
+        let unless_open = |failure: Failure| match in_use {
+            true => Err(failure),
+            false => Ok(Some(it.anonymous.clone())),
+        };
+        let Some(presented) = self.presented(parts) else { return unless_open(self.missing()) };
         if presented.by == By::KeyHeader && !presented.text.starts_with(MARK) {
-            return Err(refused());
+            return unless_open(refused());
         }
         let address = ClientAddress::of(&parts.extensions);
-        let identity = access.gate().admit(presented.text, address).await?;
+        let identity = match access.gate().admit(presented.text, address).await {
+            Ok(identity) => identity,
+            Err(failure) if failure.kind() == Kind::Unauthenticated => return unless_open(failure),
+            Err(failure) => return Err(failure),
+        };
         let book = access.roles().book_of(&identity.tenant).await?;
         presented.allow(access, parts, &identity)?;
         Ok(Some(identity.caller(&book, &it.service, &it.rules)))

@@ -137,7 +137,9 @@ async fn get_audit_entry(
     Path(seq): Path<String>,
 ) -> Result<axum::Json<Shown>> {
     caller.permit_in_deployment(READ)?;
-    let seq = seq.parse().map_err(|_| {
+    // One form only, so that an entry has one address.
+    let number = seq.parse().ok().filter(|it: &i64| it.to_string() == seq);
+    let seq = number.ok_or_else(|| {
         Failure::bad_request("seq_invalid", "an entry of the audit has a whole number")
     })?;
     Ok(axum::Json(audit.get(&caller, seq).await?.into()))
