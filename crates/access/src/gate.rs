@@ -132,18 +132,8 @@ impl Gate {
             true => Vec::new(),
             false => self.0.roles.of(&mut self.0.db.conn().await?, scope, found.user).await?,
         };
-        Ok(Identity {
-            tenant: found.tenant.to_string(),
-            subject: format!("user:{}", found.user),
-            id: found.user,
-            user: Some(found.user),
-            proof: found.proof(),
-            bindings,
-            scopes: Vec::new(),
-            expires_at: Some(found.expires_at),
-            addresses: Vec::new(),
-            per_minute: None,
-        })
+        let identity = Identity::of_user(&found.tenant, found.user, found.proof(), bindings);
+        Ok(Identity { expires_at: Some(found.expires_at), ..identity })
     }
 
     fn recall(&self, print: &Print, address: Option<IpAddr>) -> Option<Result<Arc<Identity>>> {

@@ -22,6 +22,8 @@ pub struct Identity {
     pub proof: Proof,
     /// Its roles.
     pub bindings: Vec<Binding>,
+    /// The roles of the user who made it, if it is a key that one has made: it may no more than that user.
+    pub maker: Option<Vec<Binding>>,
     /// Patterns of permissions to which it is limited; empty: all that its roles give.
     pub scopes: Vec<String>,
     /// When it ends, if it does.
@@ -33,23 +35,64 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// A user who has logged in, with these roles.
+    pub(crate) fn of_user(tenant: &str, user: Ulid, proof: Proof, bindings: Vec<Binding>) -> Self {
+        Self {
+            tenant: tenant.to_owned(),
+            subject: format!("user:{user}"),
+            id: user,
+            user: Some(user),
+            proof,
+            bindings,
+            maker: None,
+            scopes: Vec::new(),
+            expires_at: None,
+            addresses: Vec::new(),
+            per_minute: None,
+        }
+    }
+
+    /// Whether it has to show a second factor that it has not shown.
+    pub(crate) fn lacks_factor(&self, required: bool) -> bool {
+        required && matches!(self.proof, Proof::Session { factor_at: None, .. })
+    }
+
     /// The caller that it is in a service, by the roles of its tenant and the rules of the service.
     pub fn caller(&self, book: &RoleBook, service: &str, rules: &Rules) -> Caller {
-        let within = self.limited(book.grants(&self.bindings, service, rules));
-        let is_same =
-            rules.is_empty() && self.bindings.iter().all(|it| it.applies_to == EVERYWHERE);
+        let within = self.grants(book, service, rules);
+        let mut bindings = self.bindings.iter().chain(self.maker.iter().flatten());
+        let is_same = rules.is_empty() && bindings.all(|it| it.applies_to == EVERYWHERE);
         let everywhere = match is_same {
             true => within.clone(),
-            // No binding names this service, so that what is found are the roles it has everywhere.
-            false => self.limited(book.grants(&self.bindings, DEPLOYMENT, &Rules::default())),
+            false => self.deployment_grants(book),
         };
         Caller::new(&self.subject, &self.tenant, service, within)
             .with_deployment_grants(everywhere)
             .with_proof(self.proof, self.user)
     }
 
-    fn limited(&self, grants: Grants) -> Grants {
-        if self.scopes.is_empty() { grants } else { grants.limited_to(&self.scopes) }
+    /// What it may to what belongs to the deployment. No binding names that, so that what is found are the
+    /// roles it has everywhere.
+    pub(crate) fn deployment_grants(&self, book: &RoleBook) -> Grants {
+        self.grants(book, DEPLOYMENT, &Rules::default())
+    }
+
+    fn grants(&self, book: &RoleBook, service: &str, rules: &Rules) -> Grants {
+        let own = book.grants(&self.bindings, service, rules);
+        let own = match &self.maker {
+            // Roles that the maker has too give nothing more than the maker's.
+            Some(maker) if !self.bindings.iter().all(|it| maker.contains(it)) => {
+                own.within(&book.grants(maker, service, rules))
+            }
+            _ => own,
+        };
+        if self.scopes.is_empty() { own } else { own.limited_to(&self.scopes) }
+    }
+
+    /// Whether it is limited beside its roles.
+    pub(crate) fn is_limited(&self) -> bool {
+        let Self { scopes, addresses, per_minute, expires_at, .. } = self;
+        !scopes.is_empty() || !addresses.is_empty() || per_minute.is_some() || expires_at.is_some()
     }
 
     /// Whether it may come in at this time and from this address. One that is bound to networks may not
@@ -84,8 +127,9 @@ mod tests {
             subject: "key:x".to_owned(),
             id: Ulid::read("01JCSEED00000000000000KEY1").unwrap(),
             user: None,
-            proof: Proof::Key,
+            proof: Proof::None,
             bindings: bindings.iter().map(bind).collect(),
+            maker: None,
             scopes: scopes.iter().map(|it| (*it).to_owned()).collect(),
             expires_at: None,
             addresses: Vec::new(),
@@ -116,6 +160,30 @@ mod tests {
         assert!(it.permit_in_deployment(Permission("users:write")).is_err());
         let it = caller(&identity(&[("viewer", "*")], &["ml:*"]));
         assert!(it.permit(Permission("ml:train")).is_err(), "scopes give nothing");
+    }
+
+    #[test]
+    fn a_key_may_no_more_than_its_maker() {
+        let mut it = identity(&[("tenant-admin", "*")], &[]);
+        let may = |it: &Identity| {
+            let caller = caller(it);
+            let deployment = caller.permit_in_deployment(Permission("users:write")).is_ok();
+            (deployment, caller.permit(Permission("configs:read")).is_ok())
+        };
+        assert_eq!(may(&it), (true, true));
+        for (role, applies_to, wanted) in [
+            ("tenant-admin", "*", (true, true)),
+            ("system-admin", "*", (true, true)),
+            ("tenant-admin", "dengue", (false, true)),
+            ("tenant-admin", "other", (false, false)),
+            ("viewer", "*", (false, true)),
+        ] {
+            let binding = Binding { role: role.to_owned(), applies_to: applies_to.to_owned() };
+            it.maker = Some(vec![binding]);
+            assert_eq!(may(&it), wanted, "{role} {applies_to}");
+        }
+        it.maker = Some(Vec::new());
+        assert_eq!(may(&it), (false, false));
     }
 
     #[test]

@@ -145,6 +145,15 @@ impl Grants {
         kept.extend(taken);
         Self::Only(kept.into_iter().collect())
     }
+
+    /// What of them is among `most` as well.
+    #[must_use]
+    pub fn within(&self, most: &Grants) -> Self {
+        match most {
+            Grants::All => self.clone(),
+            Grants::Only(names) => self.limited_to(names),
+        }
+    }
 }
 
 /// The pattern of what two patterns stand for both, if there is anything.
@@ -183,10 +192,17 @@ pub fn covers(pattern: &str, permission: &str) -> bool {
 /// How a caller showed who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// Not at all: everyone may come in, or this is the service itself.
+    /// Not at all: everyone may come in.
     None,
-    /// By a key.
-    Key,
+    /// Not at all, since this is the service itself, or its command line.
+    System,
+    /// By a key of the settings.
+    Setting,
+    /// By a key of the deployment.
+    Key {
+        /// The key.
+        id: Ulid,
+    },
     /// By a login.
     Session {
         /// The session.
@@ -243,7 +259,7 @@ impl Caller {
 
     /// The service itself, for work that nobody asked for. `reason` is who the log names.
     pub fn system(reason: &str, tenant: &str, service: &str) -> Self {
-        Self::new(reason, tenant, service, Grants::All)
+        Self::new(reason, tenant, service, Grants::All).with_proof(Proof::System, None)
     }
 
     /// Who this is, for logs and audit.
@@ -404,6 +420,7 @@ mod tests {
             for permission in ["a:x", "a:y", "b:x", "b:y", "c:z", "a"].map(Permission) {
                 let both = grants.allow(permission) && within.allow(permission);
                 proptest::prop_assert_eq!(limited.allow(permission), both, "{:?}", permission);
+                proptest::prop_assert_eq!(grants.within(&within).allow(permission), both);
                 proptest::prop_assert_eq!(
                     Grants::All.limited_to(&limits).allow(permission),
                     within.allow(permission)

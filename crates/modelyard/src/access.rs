@@ -21,7 +21,7 @@ use modelyard_access::role::Roles;
 use modelyard_access::secret::{Secret, SecretError};
 use modelyard_access::session::{self, FactorOutcome, SecondFactor, Sessions};
 use modelyard_access::token::{self, Tokens};
-use modelyard_access::user::{Email, User, UserId, UserStatus, Users};
+use modelyard_access::user::{self, Email, User, UserId, UserStatus, Users};
 use modelyard_flow::job::Engine;
 use modelyard_kernel::{
     Background, Caller, Clock, Conn, DEPLOYMENT, Db, Failure, Part, Result, Scope, Time, Ulid,
@@ -494,7 +494,8 @@ impl Accounts for People {
         caller: &Caller,
         user: Ulid,
     ) -> Result<()> {
-        self.roles.allow_change_of(conn, caller, scope, user).await
+        let caller = self.roles.still(conn, caller, scope, user::WRITE).await?;
+        self.roles.allow_change_of(conn, &caller, scope, user).await
     }
 
     async fn hash(&self, account: &Account, password: &str) -> Result<HashedPassword> {

@@ -600,6 +600,7 @@ fn build(
     if is_known_elsewhere {
         authenticator = authenticator.beside_others();
     }
+    shared.access.roles().heed(service.rules.clone());
     let authenticator = authenticator
         .knowing(shared.access.clone(), service.rules.clone())
         .told_to(shared.auditing.recorder.clone())

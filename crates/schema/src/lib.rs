@@ -40,6 +40,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     "0011_promised_artifacts",
     "0012_events",
     "0013_audit",
+    "0014_key_makers",
 };
 
 /// How many digits the name of a migration's file begins with.

@@ -19,9 +19,11 @@ use parking_lot::Mutex;
 use crate::link::Accounts;
 use crate::mail::{Letter, Mail, Mails};
 use crate::secret::{Secret, random};
+use crate::session;
 use model::{DIGITS, Factor, SECRET_BYTES, Tries};
 pub use model::{
-    FRESH, FactorOutcome, FactorSetup, FactorState, RecoveryCodes, require_fresh_proof,
+    FRESH, FactorOutcome, FactorSetup, FactorState, RecoveryCodes, require_fresh_login,
+    require_fresh_proof,
 };
 
 /// May take a second factor from another user.
@@ -39,6 +41,8 @@ struct Inner {
     accounts: Arc<dyn Accounts>,
     mails: Mails,
     tries: Mutex<Tries>,
+    /// Of codes that are to confirm a factor: whoever has a stolen session keeps nobody from logging in.
+    confirmations: Mutex<Tries>,
 }
 
 impl Factors {
@@ -50,8 +54,8 @@ impl Factors {
         accounts: Arc<dyn Accounts>,
         mails: Mails,
     ) -> Self {
-        let tries = Mutex::default();
-        Self(Arc::new(Inner { db, clock, secret, accounts, mails, tries }))
+        let (tries, confirmations) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { db, clock, secret, accounts, mails, tries, confirmations }))
     }
 
     /// What this slice brings.
@@ -116,15 +120,19 @@ impl Factors {
         Ok(setup)
     }
 
-    /// Asks for codes from now on, since the caller's authenticator showed a right one. Gives the
-    /// recovery codes.
+    /// Asks for codes from now on, since the caller's authenticator showed a right one. Its other sessions
+    /// end, since they have shown none. Gives the recovery codes.
     ///
     /// # Errors
     /// `code_wrong`, `codes_refused`, `factor_missing`, `factor_taken`.
     pub async fn confirm(&self, caller: &Caller, code: &str) -> Result<RecoveryCodes> {
         let (scope, user) = caller.permit_own()?;
+        let session = match caller.proof() {
+            Proof::Session { id, .. } => Some(id),
+            _ => None,
+        };
         let (it, scope, code) = (self.clone(), scope.clone(), model::plain(code));
-        it.0.tries.lock().begin(scope.tenant(), user, it.0.clock.now())?;
+        let tenant = scope.tenant().to_owned();
         let confirm = self.0.db.transaction(move |conn| {
             async move {
                 let now = it.0.clock.now();
@@ -132,17 +140,21 @@ impl Factors {
                 if factor.confirmed_at.is_some() {
                     return Err(taken());
                 }
+                it.0.confirmations.lock().begin(scope.tenant(), user, now)?;
                 let step = it.step(user, &factor, &code)?.ok_or_else(wrong)?;
                 store::confirm(conn, &scope, user, step, now).await?;
+                session::end_all_in(conn, &scope, user, session, now).await?;
+                if let Some(session) = session {
+                    session::note_factor_in(conn, &scope, session, now).await?;
+                }
                 let codes = it.renew(conn, &scope, user).await?;
                 it.emit(conn, &scope, "factor.confirmed", user).await?;
-                let mail = it.tell(conn, &scope, user, "is now asked for").await?;
-                it.0.tries.lock().right(scope.tenant(), user);
-                Ok((codes, mail))
+                Ok((codes, it.tell(conn, &scope, user, "is now asked for").await?))
             }
             .boxed()
         });
         let (codes, mail) = confirm.await?;
+        self.0.confirmations.lock().right(&tenant, user);
         self.0.mails.wake(mail);
         Ok(codes)
     }
@@ -194,7 +206,7 @@ impl Factors {
     pub async fn reset(&self, caller: &Caller, user: Ulid) -> Result<()> {
         let scope = caller.permit_in_deployment(RESET)?;
         // The command line is the service itself, which has no session.
-        if caller.proof() != Proof::None {
+        if caller.proof() != Proof::System {
             require_fresh_proof(caller, self.0.clock.now())?;
         }
         self.remove(caller, scope, user).await
@@ -210,6 +222,7 @@ impl Factors {
                 if !store::delete(conn, &scope, user).await? {
                     return Err(missing());
                 }
+                session::forget_factor_in(conn, &scope, user).await?;
                 it.emit(conn, &scope, "factor.removed", user).await?;
                 it.tell(conn, &scope, user, "was removed").await
             }

@@ -18,8 +18,8 @@ pub(super) const SECRET_BYTES: usize = 20;
 pub(super) const DIGITS: u8 = 6;
 /// Recovery codes that somebody has.
 pub(super) const RECOVERY_CODES: usize = 10;
-/// Bytes of a recovery code. They are hashed once only: so many cannot be tried.
-const RECOVERY_BYTES: usize = 10;
+/// Bytes of a recovery code: 128 bits. They are hashed once only: so many cannot be tried.
+const RECOVERY_BYTES: usize = 16;
 
 /// For how long a proof is fresh enough for what is sensitive.
 pub const FRESH: Duration = Duration::from_secs(5 * 60);
@@ -87,7 +87,7 @@ pub struct FactorSetup {
 #[derive(Serialize, ToSchema)]
 pub struct RecoveryCodes {
     /// The codes.
-    #[schema(example = json!(["ABCD-EFGH-2345-WXYZ"]))]
+    #[schema(example = json!(["ABCD-EFGH-2345-WXYZ-ABCD-EFGH-23"]))]
     pub recovery_codes: Vec<String>,
 }
 
@@ -188,6 +188,17 @@ pub fn require_fresh_proof(caller: &Caller, now: Time) -> Result<()> {
             "step_up_required",
             "this needs a login of the last five minutes, show again who you are",
         )),
+    }
+}
+
+/// The same for whoever has logged in. Others have no login that they could repeat.
+///
+/// # Errors
+/// `step_up_required`.
+pub fn require_fresh_login(caller: &Caller, now: Time) -> Result<()> {
+    match caller.proof() {
+        Proof::Session { .. } => require_fresh_proof(caller, now),
+        Proof::None | Proof::System | Proof::Setting | Proof::Key { .. } => Ok(()),
     }
 }
 
@@ -318,7 +329,7 @@ mod tests {
     fn recovery_codes_are_read_as_people_type_them() {
         let codes = new_recovery_codes().recovery_codes;
         let first = &codes[0];
-        assert_eq!((codes.len(), first.len()), (10, 19));
+        assert_eq!((codes.len(), first.len()), (10, 32));
         assert_eq!(plain(&first.to_lowercase().replace('-', " ")), plain(first));
         assert!(!is_by_time(&plain(first)) && is_by_time(&plain(" 123 456 ")));
         assert_eq!(codes.iter().collect::<std::collections::HashSet<_>>().len(), 10);
@@ -331,9 +342,10 @@ mod tests {
         let code = |caller: &Caller| {
             require_fresh_proof(caller, clock.now()).map_err(|it| it.code().to_owned())
         };
-        for proof in [Proof::None, Proof::Key] {
+        for proof in [Proof::None, Proof::System, Proof::Setting, Proof::Key { id: clock.ulid() }] {
             let caller = caller.clone().with_proof(proof, None);
             assert_eq!(code(&caller).unwrap_err(), "step_up_required");
+            assert!(require_fresh_login(&caller, clock.now()).is_ok());
         }
         let (id, proved_at) = (clock.ulid(), clock.now());
         let caller = caller.with_proof(Proof::Session { id, proved_at, factor_at: None }, Some(id));
@@ -341,6 +353,7 @@ mod tests {
         assert_eq!(code(&caller), Ok(()));
         clock.advance(Duration::from_micros(1));
         assert_eq!(code(&caller).unwrap_err(), "step_up_required");
+        assert!(require_fresh_login(&caller, clock.now()).is_err());
     }
 
     #[test]

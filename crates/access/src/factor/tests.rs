@@ -205,12 +205,38 @@ on_both_databases! {
         server.post.stop().await;
     }
 
+    async fn wrong_codes_of_a_setup_keep_nobody_from_logging_in(database: TestDatabase) {
+        let server = Server::new(&database).await;
+        let confirm = async || {
+            let answer = server.call(Method::POST, "/$confirm", &json!({"code": "NOPE"})).await;
+            let (status, code) = code_of(&answer);
+            (status, code.to_owned())
+        };
+        for _ in 0..10 {
+            assert_eq!(confirm().await, (404, "factor_missing".to_owned()));
+        }
+        server.begin().await;
+        for _ in 0..5 {
+            assert_eq!(confirm().await, (400, "code_wrong".to_owned()));
+        }
+        assert_eq!(confirm().await, (429, "codes_refused".to_owned()));
+        server.clock.advance(Duration::from_secs(5 * 60));
+        let known = server.set().await;
+        for _ in 0..10 {
+            assert_eq!(confirm().await, (409, "factor_taken".to_owned()));
+        }
+        server.clock.advance(HALF_A_MINUTE);
+        let right = FactorOutcome::Right(server.clock.now());
+        assert_eq!(server.check(&server.code(&known)).await.unwrap(), right);
+        server.post.stop().await;
+    }
+
     async fn what_is_sensitive_needs_a_fresh_proof(database: TestDatabase) {
         let server = Server::new(&database).await;
         server.set().await;
         let stale = server.logged_in(server.clock.now().before(Duration::from_secs(301)));
         let (path, none) = ("/api/v1/account/factor", Value::Null);
-        let by_key = stale.clone().with_proof(Proof::Key, Some(server.user));
+        let by_key = stale.clone().with_proof(Proof::Setting, Some(server.user));
         for caller in [&stale, &by_key] {
             for (method, path) in [
                 (Method::POST, path.to_owned()),
@@ -241,7 +267,7 @@ on_both_databases! {
         for (caller, code) in [
             (server.logged_in(now), "permission_denied"),
             (admin.clone().with_proof(stale, Some(id)), "step_up_required"),
-            (admin.clone().with_proof(Proof::Key, None), "step_up_required"),
+            (admin.clone().with_proof(Proof::Setting, None), "step_up_required"),
         ] {
             let refused = call(&server.router, caller, Method::DELETE, &path, &none).await;
             assert_eq!(code_of(&refused), (403, code));

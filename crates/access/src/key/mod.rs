@@ -18,18 +18,20 @@ use modelyard_kernel::event::emit;
 use modelyard_kernel::list::{ListQuery, Listed};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
-    Background, Caller, Clock, Conn, DEPLOYMENT, Db, Event, Failure, Part, Permission, Proof,
+    Background, Caller, Clock, Conn, DEPLOYMENT, Db, Event, Failure, Kind, Part, Permission, Proof,
     Result, Scope, Time, Ulid,
 };
 use tokio::sync::mpsc;
 
+use crate::factor::require_fresh_login;
 use crate::identity::{Identity, refused};
 use crate::role::Roles;
-use crate::secret;
+use crate::{secret, user};
 
 pub use model::MARK;
 pub(crate) use model::is_well_formed;
 pub use model::{Change, Key, KeyId, KeyPatch, KeyText, NewKey};
+use presented::Found;
 use store::{KeyRow, Settings, written};
 
 /// May see keys.
@@ -92,19 +94,22 @@ impl Keys {
         self.clock.now()
     }
 
-    /// A new key, and its text, which nobody can be told again.
+    /// A new key, and its text, which nobody can be told again. One that a user makes may no more than that
+    /// user, and is of no use when the user is not.
     ///
     /// # Errors
-    /// As [`Roles::give`].
+    /// As [`Roles::give`]; `key_limited`, `step_up_required`.
     pub async fn create(&self, caller: &Caller, new: NewKey) -> Result<(Key, KeyText)> {
         let scope = caller.permit_in_deployment(WRITE)?.clone();
         let (it, caller) = (self.clone(), caller.clone());
         let create = self.db.transaction(move |conn| {
             async move {
+                let caller = it.still(conn, &caller, &scope).await?;
                 let NewKey { name, roles, scopes, addresses, per_minute, expires_at } = new;
                 let addresses = written(&addresses);
                 let settings = Settings { name, scopes, addresses, per_minute, expires_at };
-                let (mut key, text) = it.insert(conn, &caller, &scope, settings).await?;
+                let maker = maker_in(conn, &scope, &caller).await?;
+                let (mut key, text) = it.insert(conn, &caller, maker, &scope, settings).await?;
                 it.roles.give(conn, &caller, &scope, key.id.0, &roles).await?;
                 key.roles = roles;
                 it.tell(conn, &scope, "key.created", None, &key).await?;
@@ -115,10 +120,18 @@ impl Keys {
         create.await
     }
 
+    /// What the caller may now, which writes a key.
+    async fn still(&self, conn: &mut Conn, caller: &Caller, scope: &Scope) -> Result<Caller> {
+        let caller = self.roles.still(conn, caller, scope, WRITE).await?;
+        require_fresh_login(&caller, self.clock.now())?;
+        Ok(caller)
+    }
+
     async fn insert(
         &self,
         conn: &mut Conn,
         caller: &Caller,
+        maker_id: Option<Ulid>,
         scope: &Scope,
         settings: Settings,
     ) -> Result<(Key, KeyText)> {
@@ -133,6 +146,7 @@ impl Keys {
             addresses,
             per_minute,
             created_by: caller.subject().to_owned(),
+            maker_id,
             expires_at,
             now: self.clock.now(),
         };
@@ -184,7 +198,8 @@ impl Keys {
     /// Changes the settings of a key. Only who may do what its roles stand for changes it.
     ///
     /// # Errors
-    /// `key_missing`, `key_ended`, `role_beyond_yours`, `precondition_failed`.
+    /// `key_missing`, `key_ended`, `key_is_you`, `key_limited`, `role_beyond_yours`,
+    /// `precondition_failed`, `step_up_required`.
     pub async fn update(
         &self,
         caller: &Caller,
@@ -196,7 +211,7 @@ impl Keys {
         let (it, caller, conditions) = (self.clone(), caller.clone(), conditions.clone());
         let update = self.db.transaction(move |conn| {
             async move {
-                let old = it.lock(conn, &caller, &scope, id, &conditions).await?;
+                let (_, old) = it.lock(conn, &caller, &scope, id, &conditions).await?;
                 if old.revoked_at.is_some() {
                     return Err(ended(id));
                 }
@@ -231,11 +246,10 @@ impl Keys {
         before: Option<serde_json::Value>,
         key: &Key,
     ) -> Result<()> {
-        let event = Event::new(&self.clock, action, key.id).before(&before).after(key);
-        Ok(emit(conn, scope, event.personal(&["addresses"])).await?)
+        tell(conn, scope, &self.clock, action, before, key).await
     }
 
-    /// A key that is to be changed, held until the transaction ends.
+    /// A key that is to be changed, held until the transaction ends, and what the caller may.
     async fn lock(
         &self,
         conn: &mut Conn,
@@ -243,18 +257,21 @@ impl Keys {
         scope: &Scope,
         id: KeyId,
         conditions: &Conditions,
-    ) -> Result<Key> {
+    ) -> Result<(Caller, Key)> {
+        let caller = self.still(conn, caller, scope).await?;
+        not_itself(&caller, id.0)?;
         let old = store::lock(conn, scope, id).await?.ok_or_else(|| missing(id))?;
         conditions.allow_change(&old.etag())?;
-        self.roles.allow_change_of(conn, caller, scope, id.0).await?;
-        Ok(old)
+        self.roles.allow_change_of(conn, &caller, scope, id.0).await?;
+        Ok((caller, old))
     }
 
     /// A new key with the settings and roles of an old one, which ends after `overlap`, or earlier if it
-    /// would have anyway.
+    /// would have anyway. A key is rotated once: what it is told then must not be its end for another.
     ///
     /// # Errors
-    /// `key_missing`, `key_ended`, `role_beyond_yours`, `precondition_failed`.
+    /// `key_missing`, `key_ended`, `key_rotated`, `key_is_you`, `key_limited`, `role_beyond_yours`,
+    /// `precondition_failed`, `step_up_required`.
     pub async fn rotate(
         &self,
         caller: &Caller,
@@ -266,30 +283,29 @@ impl Keys {
         let (it, caller, conditions) = (self.clone(), caller.clone(), conditions.clone());
         let rotate = self.db.transaction(move |conn| {
             async move {
-                let old = it.lock(conn, &caller, &scope, id, &conditions).await?;
+                let (caller, old) = it.lock(conn, &caller, &scope, id, &conditions).await?;
                 let now = it.clock.now();
                 if old.has_ended(now) {
                     return Err(ended(id));
                 }
-                let mut settings = Settings {
+                if old.rotated_at.is_some() {
+                    return Err(rotated(id));
+                }
+                let settings = Settings {
                     name: old.name,
                     scopes: old.scopes.0,
                     addresses: old.addresses.0,
                     per_minute: old.per_minute,
                     expires_at: old.expires_at,
                 };
-                let copy = Settings {
-                    name: settings.name.clone(),
-                    scopes: settings.scopes.clone(),
-                    addresses: settings.addresses.clone(),
-                    ..settings
-                };
-                let (key, text) = it.insert(conn, &caller, &scope, copy).await?;
+                // Whoever rotates a key has its text from then on.
+                let maker = maker_in(conn, &scope, &caller).await?.or(old.maker_id);
+                let (key, text) = it.insert(conn, &caller, maker, &scope, settings).await?;
                 let roles = it.roles.of(conn, &scope, id.0).await?;
                 it.roles.give(conn, &caller, &scope, key.id.0, &roles).await?;
                 let end = now.after(overlap);
-                settings.expires_at = Some(old.expires_at.map_or(end, |it| it.min(end)));
-                let old = store::update(conn, &scope, id, settings, now).await?;
+                let end = old.expires_at.map_or(end, |it| it.min(end));
+                let old = store::rotated(conn, &scope, id, end, now).await?;
                 let key = Key { roles, ..key };
                 it.tell(conn, &scope, "key.rotated", None, &old).await?;
                 it.tell(conn, &scope, "key.created", None, &key).await?;
@@ -312,9 +328,7 @@ impl Keys {
                 // Not held to what the caller may: whoever finds a stolen key can stop it.
                 let old = store::lock(conn, &scope, id).await?.ok_or_else(|| missing(id))?;
                 conditions.allow_change(&old.etag())?;
-                store::revoke(conn, &scope, id, it.clock.now()).await?;
-                it.tell(conn, &scope, "key.revoked", None, &old).await?;
-                it.roles.unbind_key(conn, &scope, id.0).await
+                revoke_in(conn, &it.roles, &it.clock, &scope, &old).await
             }
             .boxed()
         });
@@ -344,24 +358,10 @@ impl Keys {
         }
         let mut conn = self.db.conn().await?;
         let found = presented::find(&mut conn, &model::hash(text)).await?;
-        let Some(found) = found.filter(|it| it.revoked_at.is_none()) else { return Err(refused()) };
-        let bindings = self.roles.of(&mut conn, &scope_of(&found.tenant_id)?, found.id.0).await?;
-        // One that cannot be read must not be left out: without any, every address is allowed.
-        let addresses =
-            found.addresses.0.iter().map(|it| it.parse()).collect::<Result<Vec<_>, _>>();
-        let identity = Identity {
-            tenant: found.tenant_id,
-            subject: format!("key:{}", found.id),
-            id: found.id.0,
-            user: None,
-            proof: Proof::Key,
-            bindings,
-            scopes: found.scopes.0,
-            expires_at: found.expires_at,
-            addresses: addresses.map_err(Failure::internal)?,
-            per_minute: found.per_minute,
-        };
-        Ok(Presented { identity, last_used_at: found.last_used_at })
+        let found = found.ok_or_else(refused)?;
+        let (scope, last_used_at) = (scope_of(&found.tenant_id)?, found.last_used_at);
+        let identity = identity_in(&mut conn, &self.roles, &scope, found).await?;
+        Ok(Presented { identity: identity.ok_or_else(refused)?, last_used_at })
     }
 
     /// Lets it be written down that a key was used, if that is news. Nobody waits for it.
@@ -378,18 +378,145 @@ impl Keys {
     }
 }
 
-/// Whether one of some subjects, of which there is at least one, is a key that has not ended. In the
-/// transaction of whatever depends on it.
+/// Who a key is, unless it was revoked, or the user who made it may not come in.
+async fn identity_in(
+    conn: &mut Conn,
+    roles: &Roles,
+    scope: &Scope,
+    found: Found,
+) -> Result<Option<Identity>> {
+    if found.revoked_at.is_some() {
+        return Ok(None);
+    }
+    let maker = match found.maker_id {
+        Some(maker) if user::active_in(conn, scope, maker).await?.is_none() => return Ok(None),
+        Some(maker) => Some(roles.of(conn, scope, maker).await?),
+        None => None,
+    };
+    let bindings = roles.of(conn, scope, found.id.0).await?;
+    // One that cannot be read must not be left out: without any, every address is allowed.
+    let addresses = found.addresses.0.iter().map(|it| it.parse()).collect::<Result<Vec<_>, _>>();
+    Ok(Some(Identity {
+        tenant: found.tenant_id,
+        subject: format!("key:{}", found.id),
+        id: found.id.0,
+        user: None,
+        proof: Proof::Key { id: found.id.0 },
+        bindings,
+        maker,
+        scopes: found.scopes.0,
+        expires_at: found.expires_at,
+        addresses: addresses.map_err(Failure::internal)?,
+        per_minute: found.per_minute,
+    }))
+}
+
+/// The same, in the transaction of whatever depends on it.
 ///
 /// # Errors
 /// When the database refuses.
-pub(crate) async fn any_alive_in(
+pub(crate) async fn find_in(
+    conn: &mut Conn,
+    roles: &Roles,
+    scope: &Scope,
+    id: Ulid,
+) -> Result<Option<Identity>> {
+    match store::found(conn, scope, KeyId(id)).await? {
+        Some(found) => identity_in(conn, roles, scope, found).await,
+        None => Ok(None),
+    }
+}
+
+/// The user who makes what a caller makes: itself, or the one who made the key that it shows.
+async fn maker_in(conn: &mut Conn, scope: &Scope, caller: &Caller) -> Result<Option<Ulid>> {
+    match caller.proof() {
+        Proof::Key { id } => {
+            Ok(store::find(conn, scope, KeyId(id)).await?.and_then(|it| it.maker_id))
+        }
+        _ => Ok(caller.user()),
+    }
+}
+
+/// Revokes the keys that a user made, in the transaction in which it goes.
+///
+/// # Errors
+/// When the database refuses.
+pub(crate) async fn revoke_made_by_in(
+    conn: &mut Conn,
+    roles: &Roles,
+    clock: &Clock,
+    scope: &Scope,
+    maker: Ulid,
+) -> Result<()> {
+    for key in store::made_by(conn, scope, maker).await? {
+        revoke_in(conn, roles, clock, scope, &key).await?;
+    }
+    Ok(())
+}
+
+async fn revoke_in(
+    conn: &mut Conn,
+    roles: &Roles,
+    clock: &Clock,
+    scope: &Scope,
+    key: &Key,
+) -> Result<()> {
+    store::revoke(conn, scope, key.id, clock.now()).await?;
+    tell(conn, scope, clock, "key.revoked", None, key).await?;
+    roles.unbind_key(conn, scope, key.id.0).await
+}
+
+/// Tells the audit of a key.
+async fn tell(
+    conn: &mut Conn,
+    scope: &Scope,
+    clock: &Clock,
+    action: &'static str,
+    before: Option<serde_json::Value>,
+    key: &Key,
+) -> Result<()> {
+    let event = Event::new(clock, action, key.id).before(&before).after(key);
+    Ok(emit(conn, scope, event.personal(&["addresses"])).await?)
+}
+
+/// Whether one of some subjects, of which there is at least one, is a key that has not ended and that no
+/// user has made. In the transaction of whatever depends on it.
+///
+/// # Errors
+/// When the database refuses.
+pub(crate) async fn any_of_its_own_in(
     conn: &mut Conn,
     scope: &Scope,
     ids: &[Ulid],
     now: Time,
 ) -> Result<bool> {
-    Ok(store::any_alive(conn, scope, ids, now).await?)
+    Ok(store::any_of_its_own(conn, scope, ids, now).await?)
+}
+
+/// Refuses a key that would change itself: whoever has stolen it would keep it, or have more of it.
+///
+/// # Errors
+/// `key_is_you`.
+pub(crate) fn not_itself(caller: &Caller, subject: Ulid) -> Result<()> {
+    match caller.proof() {
+        Proof::Key { id } if id == subject => {
+            let detail = "this is the key that you show; show another, or log in";
+            Err(Failure::conflict("key_is_you", detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a key hears that may not give anything, since that would be without its limits.
+pub(crate) fn limited() -> Failure {
+    let detail = "a key with scopes, addresses, a rate or an end makes and changes no keys and no roles, \
+                  which would be without these limits";
+    Failure::new(Kind::Denied, "key_limited", detail)
+}
+
+fn rotated(id: KeyId) -> Failure {
+    let detail = format!("the key {id} was rotated already; rotate the one that took its place");
+    Failure::conflict("key_rotated", detail)
 }
 
 /// The scope of the keys of a tenant, for whoever finds out who is asking.

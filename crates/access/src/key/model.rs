@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use modelyard_kernel::db::{self, FromRow, Json, Row};
 use modelyard_kernel::form::{Bounds, Node, Object, shorten};
-use modelyard_kernel::{Time, entity_id};
+use modelyard_kernel::{Time, Ulid, entity_id};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
@@ -174,6 +174,12 @@ pub struct Key {
     /// When it was last used, to the minute.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub last_used_at: Option<Time>,
+    /// The user who made it, by itself or by another of its keys.
+    #[serde(skip)]
+    pub maker_id: Option<Ulid>,
+    /// When another took its place, if one did.
+    #[serde(skip)]
+    pub rotated_at: Option<Time>,
     /// How often it was changed.
     #[serde(skip)]
     pub revision: i64,
@@ -182,7 +188,7 @@ pub struct Key {
 impl Key {
     /// The columns of a row, in the order that `FromRow` reads. Roles are in another table.
     pub const COLUMNS: &'static str = "id, created_at, updated_at, name, prefix, scopes, addresses, \
-        per_minute, created_by, expires_at, revoked_at, last_used_at, revision";
+        per_minute, created_by, expires_at, revoked_at, last_used_at, maker_id, rotated_at, revision";
 
     /// Its entity tag.
     pub fn etag(&self) -> String {
@@ -211,6 +217,8 @@ impl FromRow for Key {
             expires_at: row.take("expires_at")?,
             revoked_at: row.take("revoked_at")?,
             last_used_at: row.take("last_used_at")?,
+            maker_id: row.take("maker_id")?,
+            rotated_at: row.take("rotated_at")?,
             revision: row.take("revision")?,
         })
     }

@@ -1,9 +1,9 @@
 //! Whose a key is that somebody presents. Until it is found nobody knows the tenant, so this asks for
 //! the keys of all.
 
-use modelyard_kernel::Time;
 use modelyard_kernel::columns;
 use modelyard_kernel::db::{Conn, Json, Result, query};
+use modelyard_kernel::{Time, Ulid};
 
 use super::model::KeyId;
 
@@ -18,9 +18,11 @@ pub(super) struct Found {
     pub(super) expires_at: Option<Time>,
     pub(super) revoked_at: Option<Time>,
     pub(super) last_used_at: Option<Time>,
+    pub(super) maker_id: Option<Ulid>,
 }
 
-columns!(Found: tenant_id, id, scopes, addresses, per_minute, expires_at, revoked_at, last_used_at);
+columns!(Found: tenant_id, id, scopes, addresses, per_minute, expires_at, revoked_at, last_used_at,
+    maker_id);
 
 /// The key with this hash. A hash is compared by an index, so that the time it takes tells at most
 /// something about hashes, of which nobody finds the key.

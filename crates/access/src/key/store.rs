@@ -5,6 +5,7 @@ use modelyard_kernel::db::{Conn, Json, Result, scoped};
 use modelyard_kernel::{Scope, Time, Ulid};
 
 use super::model::{Key, KeyId};
+use super::presented::Found;
 
 /// A row to be written.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub(super) struct KeyRow {
     pub(super) addresses: Vec<String>,
     pub(super) per_minute: Option<i64>,
     pub(super) created_by: String,
+    pub(super) maker_id: Option<Ulid>,
     pub(super) expires_at: Option<Time>,
     pub(super) now: Time,
 }
@@ -46,6 +48,7 @@ pub(super) async fn insert(conn: &mut Conn, scope: &Scope, row: KeyRow) -> Resul
         addresses,
         per_minute,
         created_by,
+        maker_id,
         expires_at,
         now,
     } = row;
@@ -53,8 +56,8 @@ pub(super) async fn insert(conn: &mut Conn, scope: &Scope, row: KeyRow) -> Resul
         scope,
         format!(
             "INSERT INTO api_keys (tenant_id, service_id, id, name, prefix, hash, scopes, addresses,
-                 per_minute, created_by, expires_at, revision, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, $12, $12) RETURNING {}",
+                 per_minute, created_by, maker_id, expires_at, revision, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, $13, $13) RETURNING {}",
             Key::COLUMNS
         ),
     )
@@ -66,6 +69,7 @@ pub(super) async fn insert(conn: &mut Conn, scope: &Scope, row: KeyRow) -> Resul
     .bind(Json(addresses))
     .bind(per_minute)
     .bind(created_by)
+    .bind(maker_id)
     .bind(expires_at)
     .bind(now)
     .fetch_one(conn)
@@ -95,8 +99,37 @@ async fn select(conn: &mut Conn, scope: &Scope, id: KeyId, suffix: &str) -> Resu
     .await
 }
 
-/// Whether one of some keys has not ended.
-pub(super) async fn any_alive(
+/// Whose a key is, as [`super::presented::find`] finds it.
+pub(super) async fn found(conn: &mut Conn, scope: &Scope, id: KeyId) -> Result<Option<Found>> {
+    scoped(
+        scope,
+        format!(
+            "SELECT {} FROM api_keys WHERE tenant_id = $1 AND service_id = $2 AND id = $3",
+            Found::COLUMNS
+        ),
+    )
+    .bind(id)
+    .fetch_optional(conn)
+    .await
+}
+
+/// The keys of a maker that nobody has revoked.
+pub(super) async fn made_by(conn: &mut Conn, scope: &Scope, maker: Ulid) -> Result<Vec<Key>> {
+    scoped(
+        scope,
+        format!(
+            "SELECT {} FROM api_keys WHERE tenant_id = $1 AND service_id = $2 AND maker_id = $3
+                 AND revoked_at IS NULL ORDER BY id",
+            Key::COLUMNS
+        ),
+    )
+    .bind(maker)
+    .fetch_all(conn)
+    .await
+}
+
+/// Whether one of some keys has not ended that may all that its roles say, since no user has made it.
+pub(super) async fn any_of_its_own(
     conn: &mut Conn,
     scope: &Scope,
     ids: &[Ulid],
@@ -108,6 +141,7 @@ pub(super) async fn any_alive(
         format!(
             "SELECT id FROM api_keys WHERE tenant_id = $1 AND service_id = $2
                  AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $3)
+                 AND maker_id IS NULL
                  AND id IN ({}) LIMIT 1",
             places.join(", ")
         ),
@@ -142,6 +176,30 @@ pub(super) async fn update(
     .bind(Json(addresses))
     .bind(per_minute)
     .bind(expires_at)
+    .bind(now)
+    .fetch_one(conn)
+    .await
+}
+
+/// That another key has taken its place, and until when it goes on.
+pub(super) async fn rotated(
+    conn: &mut Conn,
+    scope: &Scope,
+    id: KeyId,
+    end: Time,
+    now: Time,
+) -> Result<Key> {
+    scoped(
+        scope,
+        format!(
+            "UPDATE api_keys SET expires_at = $4, rotated_at = $5, revision = revision + 1,
+                 updated_at = $5
+             WHERE tenant_id = $1 AND service_id = $2 AND id = $3 RETURNING {}",
+            Key::COLUMNS
+        ),
+    )
+    .bind(id)
+    .bind(end)
     .bind(now)
     .fetch_one(conn)
     .await

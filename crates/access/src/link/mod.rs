@@ -316,6 +316,7 @@ impl Core {
         user: Ulid,
         now: Time,
     ) -> Result<()> {
+        crate::user::hold_in(conn, &self.scope, user).await?;
         if !store::use_up(conn, &self.scope, hash, purpose, now).await? {
             return Err(invalid());
         }
@@ -377,6 +378,7 @@ impl Core {
         let user = account.as_ref().map_or_else(|| self.clock.ulid(), |it| it.id);
         // Two nodes that are asked at once must not send one too many.
         conn.exclusive(&format!("resets:{user}")).await?;
+        crate::user::hold_in(conn, scope, user).await?;
         store::sweep(conn, scope, user, now).await?;
         let since = now.before(COUNTED_FOR);
         let sent = store::count_since(conn, scope, user, purpose, since).await?;
@@ -393,6 +395,14 @@ impl Core {
         let mail = self.mails.submit(conn, scope, Mail { to, name, letter }).await?;
         if is_sent { Ok(mail) } else { Err(Failure::missing(NOBODY, "there is nobody to be told")) }
     }
+}
+
+/// Makes what was sent to a user useless, in the transaction of whatever is the reason.
+///
+/// # Errors
+/// When the database refuses.
+pub(crate) async fn retire_in(conn: &mut Conn, scope: &Scope, user: Ulid, now: Time) -> Result<()> {
+    Ok(store::retire(conn, scope, user, now).await?)
 }
 
 /// What takes back what was done for nobody.

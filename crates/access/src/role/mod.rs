@@ -10,7 +10,7 @@ mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,14 +19,16 @@ use modelyard_kernel::event::emit;
 use modelyard_kernel::form::{Loc, Violation};
 use modelyard_kernel::reply::Conditions;
 use modelyard_kernel::{
-    Caller, Clock, Conn, DEPLOYMENT, Db, Event, Failure, Kind, Part, Permission, Result, Scope,
-    Time, Ulid,
+    Caller, Clock, Conn, DEPLOYMENT, Db, Event, Failure, Kind, Part, Permission, Proof, Result,
+    Scope, Time, Ulid,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::{key, user};
+use crate::factor::require_fresh_login;
+use crate::identity::Identity;
+use crate::{key, session, user};
 pub(crate) use model::read_patterns;
 pub use model::{
     Binding, EVERYWHERE, NewRole, PERMISSIONS, Role, RoleBook, Rules, SYSTEM_ADMIN,
@@ -52,12 +54,20 @@ struct Inner {
     db: Db,
     clock: Clock,
     books: Mutex<HashMap<String, (Instant, Arc<RoleBook>)>>,
+    /// What the services say of roles.
+    rules: Mutex<Vec<Rules>>,
 }
 
 impl Roles {
     /// Those in a database.
     pub fn new(db: Db, clock: Clock) -> Self {
-        Self(Arc::new(Inner { db, clock, books: Mutex::default() }))
+        let (books, rules) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { db, clock, books, rules }))
+    }
+
+    /// Has a role stand for what a service ties to its name as well: who makes or gives it must have that.
+    pub fn heed(&self, rules: Rules) {
+        self.0.rules.lock().push(rules);
     }
 
     /// What this slice brings.
@@ -99,7 +109,8 @@ impl Roles {
         let (it, caller, tenant) = (self.clone(), caller.clone(), scope.tenant().to_owned());
         let create = self.0.db.transaction(move |conn| {
             async move {
-                hold(conn, &scope).await?;
+                let caller = it.still(conn, &caller, &scope, WRITE).await?;
+                require_fresh_login(&caller, it.0.clock.now())?;
                 let own = store::all(conn, &scope).await?;
                 if own.len() >= model::MOST_ROLES {
                     let most = model::MOST_ROLES;
@@ -111,7 +122,7 @@ impl Roles {
                     let detail = format!("there is a role `{}` already", new.name);
                     return Err(Failure::conflict("role_taken", detail));
                 }
-                allow_content(&caller, &book, &new)?;
+                it.allow_content(&caller, &book, &new)?;
                 let role = store::insert(conn, &scope, new, it.0.clock.now()).await?;
                 let event = Event::new(&it.0.clock, "role.created", &role.name).after(&role);
                 emit(conn, &scope, event).await?;
@@ -141,11 +152,13 @@ impl Roles {
         let conditions = conditions.clone();
         let update = self.0.db.transaction(move |conn| {
             async move {
+                let caller = it.still(conn, &caller, &scope, WRITE).await?;
+                require_fresh_login(&caller, it.0.clock.now())?;
                 let old = find_own(conn, &scope, &new.name).await?;
                 conditions.allow_change(&old.etag())?;
                 let book = RoleBook::new(store::all(conn, &scope).await?);
-                allow(&caller, &book, &new.name)?;
-                allow_content(&caller, &book, &new)?;
+                it.allow(&caller, &book, &new.name)?;
+                it.allow_content(&caller, &book, &new)?;
                 let inherited = book.closure(new.inherits.iter().map(String::as_str));
                 if inherited.contains(new.name.as_str()) {
                     let sentence = format!("The role `{}` would inherit from itself", new.name);
@@ -171,9 +184,11 @@ impl Roles {
         may_be(name)?;
         let scope = caller.permit_in_deployment(WRITE)?.clone();
         let (name, tenant) = (name.to_owned(), scope.tenant().to_owned());
-        let (it, conditions) = (self.clone(), conditions.clone());
+        let (it, caller, conditions) = (self.clone(), caller.clone(), conditions.clone());
         let delete = self.0.db.transaction(move |conn| {
             async move {
+                let caller = it.still(conn, &caller, &scope, WRITE).await?;
+                require_fresh_login(&caller, it.0.clock.now())?;
                 let old = find_own(conn, &scope, &name).await?;
                 conditions.allow_change(&old.etag())?;
                 let own = store::all(conn, &scope).await?;
@@ -266,7 +281,9 @@ impl Roles {
         let replace = self.0.db.transaction(move |conn| {
             async move {
                 // Before it is read what there is: two who add a role at the same time both do.
-                hold(conn, &scope).await?;
+                let caller = it.still(conn, &caller, &scope, WRITE).await?;
+                require_fresh_login(&caller, it.0.clock.now())?;
+                key::not_itself(&caller, subject)?;
                 let wanted = change(it.of(conn, &scope, subject).await?);
                 it.give(conn, &caller, &scope, subject, &wanted).await?;
                 it.of(conn, &scope, subject).await
@@ -276,8 +293,60 @@ impl Roles {
         replace.await
     }
 
-    /// Makes `wanted` the roles of a subject, in the transaction of whatever else is changed. What stays
-    /// as it is need not be what the caller has.
+    /// What somebody may now, in the transaction of what it does: the gate has believed it for a while, and
+    /// what is given here would outlast that. Holds the roles until the transaction ends, so that nobody
+    /// takes any of it away before. A key that is limited writes no keys and no roles, since those would be
+    /// without its limits.
+    ///
+    /// # Errors
+    /// `permission_denied` when it may not any more; `key_limited`.
+    pub async fn still(
+        &self,
+        conn: &mut Conn,
+        caller: &Caller,
+        scope: &Scope,
+        permission: Permission,
+    ) -> Result<Caller> {
+        hold(conn, scope).await?;
+        let found = match caller.proof() {
+            // Nobody takes anything away from these.
+            Proof::None | Proof::System | Proof::Setting => return Ok(caller.clone()),
+            Proof::Key { id } => key::find_in(conn, self, scope, id).await?,
+            Proof::Session { id, .. } => self.logged_in(conn, caller, scope, id).await?,
+        };
+        let now = self.0.clock.now();
+        let found = found.filter(|it| it.expires_at.is_none_or(|it| it > now));
+        let found = found.ok_or_else(|| Failure::denied(permission))?;
+        let book = RoleBook::new(store::all(conn, scope).await?);
+        let caller = caller
+            .clone()
+            .with_deployment_grants(found.deployment_grants(&book))
+            .with_proof(found.proof, found.user);
+        caller.permit_in_deployment(permission)?;
+        if [WRITE, key::WRITE].contains(&permission) && found.is_limited() {
+            return Err(key::limited());
+        }
+        Ok(caller)
+    }
+
+    /// Who is behind a session, as long as it and its user are good.
+    async fn logged_in(
+        &self,
+        conn: &mut Conn,
+        caller: &Caller,
+        scope: &Scope,
+        session: Ulid,
+    ) -> Result<Option<Identity>> {
+        let proof = session::proof_in(conn, scope, session, self.0.clock.now()).await?;
+        let Some((id, proof)) = caller.user().zip(proof) else { return Ok(None) };
+        let Some(user) = user::active_in(conn, scope, id).await? else { return Ok(None) };
+        let bindings = self.of(conn, scope, id).await?;
+        let identity = Identity::of_user(scope.tenant(), id, proof, bindings);
+        Ok((!identity.lacks_factor(user.factor_required)).then_some(identity))
+    }
+
+    /// Makes `wanted` the roles of a subject, in the transaction of whatever else is changed, which has asked
+    /// what the caller may [still](Roles::still). What stays as it is need not be what the caller has.
     ///
     /// # Errors
     /// `validation_failed` when there is no such role; `role_beyond_yours` when one that is given or
@@ -297,7 +366,7 @@ impl Roles {
         }
         let had = store::bindings(conn, scope, subject).await?;
         for binding in had.iter().filter(|it| !wanted.contains(it)) {
-            allow(caller, &book, &binding.role)?;
+            self.allow(caller, &book, &binding.role)?;
             if binding.is_admin() {
                 keep_an_admin(conn, scope, subject, self.0.clock.now()).await?;
             }
@@ -306,7 +375,7 @@ impl Roles {
             emit(conn, scope, event).await?;
         }
         for binding in wanted.iter().filter(|it| !had.contains(it)) {
-            allow(caller, &book, &binding.role)?;
+            self.allow(caller, &book, &binding.role)?;
             self.bind(conn, scope, subject, binding).await?;
         }
         Ok(())
@@ -327,9 +396,41 @@ impl Roles {
         hold(conn, scope).await?;
         let book = RoleBook::new(store::all(conn, scope).await?);
         for binding in store::bindings(conn, scope, subject).await? {
-            allow(caller, &book, &binding.role)?;
+            self.allow(caller, &book, &binding.role)?;
         }
         Ok(())
+    }
+
+    /// Whether a role is none but what the caller may, also by the rules of services that name it.
+    fn allow(&self, caller: &Caller, book: &RoleBook, role: &str) -> Result<()> {
+        let roles = book.closure([role]);
+        self.allow_tied(caller, role, &roles)?;
+        match book.patterns([role]).into_iter().find(|it| !caller.covers_in_deployment(it)) {
+            Some(pattern) => Err(beyond(role, pattern)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the caller may what the services tie to the names of `roles`, which `role` stands for.
+    fn allow_tied(&self, caller: &Caller, role: &str, roles: &BTreeSet<&str>) -> Result<()> {
+        let rules = self.0.rules.lock();
+        let mut tied = rules.iter().flat_map(|it| it.tied_to(roles));
+        match tied.find(|it| !caller.covers_in_deployment(it)) {
+            Some(permission) => Err(beyond(role, permission)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether what a role is to be is none but what the caller may, and comes from roles that exist.
+    fn allow_content(&self, caller: &Caller, book: &RoleBook, new: &NewRole) -> Result<()> {
+        if let Some(unknown) = new.inherits.iter().find(|it| !book.has(it)) {
+            return Err(unknown_role(&["body", "inherits"], unknown));
+        }
+        if let Some(it) = new.permissions.iter().find(|it| !caller.covers_in_deployment(it)) {
+            return Err(beyond(&new.name, it));
+        }
+        self.allow_tied(caller, &new.name, &BTreeSet::from([new.name.as_str()]))?;
+        new.inherits.iter().try_for_each(|it| self.allow(caller, book, it))
     }
 
     /// Every role of a tenant.
@@ -471,37 +572,18 @@ async fn find_own(conn: &mut Conn, scope: &Scope, name: &str) -> Result<Role> {
 }
 
 /// Whether somebody else has that role who can come in: neither a user who is disabled, or was never
-/// here, nor a key that has ended.
+/// here, nor a key that has ended, nor one that a user has made, since it may no more than that user.
 async fn keep_an_admin(conn: &mut Conn, scope: &Scope, but: Ulid, now: Time) -> Result<()> {
     let others = store::others_with(conn, scope, &Binding::everywhere(SYSTEM_ADMIN), but).await?;
     for some in others.chunks(store::AT_ONCE) {
         if user::any_active_in(conn, scope, some).await?
-            || key::any_alive_in(conn, scope, some, now).await?
+            || key::any_of_its_own_in(conn, scope, some, now).await?
         {
             return Ok(());
         }
     }
     let detail = "nobody else who can come in is `system-admin`; give that role to somebody first";
     Err(Failure::conflict("last_admin", detail))
-}
-
-/// Whether a role is none but what the caller may.
-fn allow(caller: &Caller, book: &RoleBook, role: &str) -> Result<()> {
-    match book.patterns([role]).into_iter().find(|it| !caller.covers_in_deployment(it)) {
-        Some(pattern) => Err(beyond(role, pattern)),
-        None => Ok(()),
-    }
-}
-
-/// Whether what a role is to be is none but what the caller may, and comes from roles that exist.
-fn allow_content(caller: &Caller, book: &RoleBook, new: &NewRole) -> Result<()> {
-    if let Some(unknown) = new.inherits.iter().find(|it| !book.has(it)) {
-        return Err(unknown_role(&["body", "inherits"], unknown));
-    }
-    if let Some(it) = new.permissions.iter().find(|it| !caller.covers_in_deployment(it)) {
-        return Err(beyond(&new.name, it));
-    }
-    new.inherits.iter().try_for_each(|it| allow(caller, book, it))
 }
 
 /// No role has a name that no role can have, and no database is asked for one.

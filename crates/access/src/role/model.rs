@@ -432,6 +432,15 @@ impl Rules {
         self.0.is_empty()
     }
 
+    /// The permissions that whoever has one of `roles` has by them.
+    pub(super) fn tied_to<'a>(
+        &'a self,
+        roles: &'a BTreeSet<&str>,
+    ) -> impl Iterator<Item = &'a str> {
+        let names_one = |wanted: &[String]| wanted.iter().any(|it| roles.contains(known_as(it)));
+        self.0.iter().filter(move |it| names_one(it.1)).map(|it| it.0.as_str())
+    }
+
     /// Checks that they are about permissions that there are: one that is misspelt would protect nothing.
     ///
     /// # Errors

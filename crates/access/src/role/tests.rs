@@ -278,6 +278,24 @@ on_both_databases! {
         it.bind(&admin, ANNA, &["strong", "viewer"]).await.expect(200);
     }
 
+    async fn a_name_that_a_service_s_rules_know_is_given_by_who_may_what_they_say(database: TestDatabase) {
+        let it = Server::new(&database);
+        let rule = ("ml:train".to_owned(), vec!["scientist".to_owned()]);
+        it.roles.heed(Rules::new([rule].into()));
+        let grants = Grants::Only(["roles:write".to_owned()].into());
+        let some = Caller::new("user:some", TENANT, SERVICE, grants);
+        let empty = |name: &str| json!({"name": name});
+        let beyond = "role_beyond_yours";
+        assert_eq!(it.create(&some, empty("scientist")).await.code(403), beyond);
+        it.create(&somebody(&["tenant-admin"]), empty("scientist")).await.expect(201);
+        assert_eq!(it.bind(&some, ANNA, &["scientist"]).await.code(403), beyond);
+        let heir = json!({"name": "heir", "inherits": ["scientist"]});
+        assert_eq!(it.create(&some, heir).await.code(403), beyond);
+        it.create(&some, empty("another")).await.expect(201);
+        it.bind(&some, ANNA, &["another"]).await.expect(200);
+        it.bind(&somebody(&["tenant-admin"]), BERT, &["scientist"]).await.expect(200);
+    }
+
     async fn what_is_taken_back_is_not_given(database: TestDatabase) {
         let it = Server::new(&database);
         let names = ["*", "-ml:train"].map(str::to_owned);
@@ -408,7 +426,7 @@ on_both_databases! {
 
 #[test]
 fn every_permission_of_the_program_is_known() {
-    let mut found = std::collections::BTreeSet::new();
+    let mut found = BTreeSet::new();
     let mut directories = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")];
     while let Some(directory) = directories.pop() {
         for entry in fs_err::read_dir(directory).unwrap() {

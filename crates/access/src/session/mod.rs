@@ -392,23 +392,6 @@ impl Sessions {
         prove.await?;
         self.current(caller).await
     }
-
-    /// Writes down that a session's user has shown a second factor, in the transaction that found it right:
-    /// when it was set up, for example.
-    ///
-    /// # Errors
-    /// When the database refuses.
-    pub async fn note_factor_in(
-        &self,
-        conn: &mut Conn,
-        scope: &Scope,
-        session: Ulid,
-        at: Time,
-    ) -> Result<()> {
-        store::proved(conn, scope, SessionId(session), at, Some(at)).await?;
-        // Whoever reads before the commit remembers it for less than a second.
-        Ok(())
-    }
 }
 
 /// Ends all sessions of a user but `except`, in the transaction of whatever is the reason. Who remembers
@@ -426,6 +409,39 @@ pub async fn end_all_in(
     Ok(store::revoke_all(conn, scope, user, except, now).await?)
 }
 
+/// How the user of a session has proved who it is, unless the session has ended, in the transaction of
+/// whatever depends on it.
+///
+/// # Errors
+/// When the database refuses.
+pub(crate) async fn proof_in(
+    conn: &mut Conn,
+    scope: &Scope,
+    id: Ulid,
+    now: Time,
+) -> Result<Option<Proof>> {
+    let found = store::find(conn, scope, SessionId(id)).await?;
+    let found = found.filter(|it| it.revoked_at.is_none() && it.expires_at > now);
+    Ok(found.map(|it| Proof::Session { id, proved_at: it.proved_at, factor_at: it.factor_at }))
+}
+
+/// Forgets that the sessions of a user have shown a second factor, in the transaction in which it goes.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn forget_factor_in(conn: &mut Conn, scope: &Scope, user: Ulid) -> Result<()> {
+    Ok(store::forget_factor(conn, scope, user).await?)
+}
+
+/// Writes down that the user of a session has shown a second factor, in the transaction that found it
+/// right: when it was set up.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn note_factor_in(conn: &mut Conn, scope: &Scope, session: Ulid, at: Time) -> Result<()> {
+    Ok(store::note_factor(conn, scope, SessionId(session), at).await?)
+}
+
 /// The scope of the tenant that a proof names.
 fn scope_of(tenant: &str) -> Scope {
     let system = Caller::system("sessions", tenant, DEPLOYMENT);
@@ -435,7 +451,7 @@ fn scope_of(tenant: &str) -> Scope {
 fn own_session(caller: &Caller) -> Result<SessionId> {
     match caller.proof() {
         Proof::Session { id, .. } => Ok(SessionId(id)),
-        Proof::None | Proof::Key => {
+        _ => {
             let detail = "this is about a session, and you show none; log in first";
             Err(Failure::missing("session_missing", detail))
         }

@@ -199,6 +199,38 @@ pub(super) async fn proved(
     .map(drop)
 }
 
+/// That the user has shown a second factor.
+pub(super) async fn note_factor(
+    conn: &mut Conn,
+    scope: &Scope,
+    id: SessionId,
+    at: Time,
+) -> Result<()> {
+    scoped(
+        scope,
+        "UPDATE sessions SET factor_at = $4
+         WHERE tenant_id = $1 AND service_id = $2 AND id = $3",
+    )
+    .bind(id)
+    .bind(at)
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
+/// That no session of a user has shown a second factor.
+pub(super) async fn forget_factor(conn: &mut Conn, scope: &Scope, user: Ulid) -> Result<()> {
+    scoped(
+        scope,
+        "UPDATE sessions SET factor_at = NULL
+         WHERE tenant_id = $1 AND service_id = $2 AND user_id = $3 AND factor_at IS NOT NULL",
+    )
+    .bind(user)
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
 /// A refresh token as it is kept.
 #[derive(Debug)]
 pub(super) struct RefreshRow {

@@ -758,7 +758,7 @@ on_both_databases! {
         let session = server.get("/auth/session", &shown).await.expect(200);
         let id = Ulid::read(session["id"].as_str().unwrap()).unwrap();
         let (mut conn, scope) = (database.db.conn().await.unwrap(), server.users.scope());
-        server.sessions.note_factor_in(&mut conn, scope, id, server.clock.now()).await.unwrap();
+        note_factor_in(&mut conn, scope, id, server.clock.now()).await.unwrap();
         server.get("/users", &shown).await.expect(200);
     }
 

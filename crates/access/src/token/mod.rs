@@ -14,14 +14,16 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use modelyard_kernel::event::emit;
 use modelyard_kernel::{
-    Caller, Clock, Conn, DEPLOYMENT, Db, Event, Failure, Part, Permission, Result, Scope, Time,
-    Ulid,
+    Caller, Clock, Conn, DEPLOYMENT, Db, Event, Failure, Part, Permission, Proof, Result, Scope,
+    Time, Ulid,
 };
 use parking_lot::Mutex;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
+use crate::factor::require_fresh_login;
 use crate::secret::Secret;
+use crate::session;
 pub use jws::{Claims, Refused};
 use store::KeyRow;
 
@@ -175,9 +177,16 @@ impl Tokens {
     /// Makes a new key; the one before is believed until its tokens have ended.
     ///
     /// # Errors
-    /// `permission_denied`; when the database refuses.
+    /// `permission_denied`, `step_up_required`; when the database refuses.
     pub async fn rotate(&self, caller: &Caller) -> Result<()> {
         let scope = caller.permit_in_deployment(ROTATE)?;
+        if let Proof::Session { id, .. } = caller.proof() {
+            // As it is now: the gate may not know yet that the user has shown who it is.
+            let (mut conn, now) = (self.0.db.conn().await?, self.0.clock.now());
+            let proof = session::proof_in(&mut conn, scope, id, now).await?;
+            let proof = proof.ok_or_else(|| Failure::denied(ROTATE))?;
+            require_fresh_login(&caller.clone().with_proof(proof, caller.user()), now)?;
+        }
         self.renew(true, scope).await
     }
 

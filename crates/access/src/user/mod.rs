@@ -18,10 +18,11 @@ use modelyard_kernel::{
     Scope, Time, Ulid,
 };
 
+use crate::factor::require_fresh_login;
 use crate::notice::{AfterCommit, NoNotices, Notice, Notices};
 use crate::password::{Password, Passwords};
 use crate::role::{Binding, EVERYWHERE, Roles, SYSTEM_ADMIN};
-use crate::session;
+use crate::{key, link, session};
 
 pub(crate) use model::{Credentials, FORGOTTEN, account_lock, address_lock};
 pub use model::{Email, NewUser, User, UserId, UserPatch, UserStatus};
@@ -33,8 +34,13 @@ pub const READ: Permission = Permission("users:read");
 pub const WRITE: Permission = Permission("users:write");
 /// What of a user is not repeated in the audit.
 const PERSONAL: [&str; 2] = ["email", "name"];
-/// What none but a system administrator has: to change another one.
-const ADMINISTER: Permission = Permission("system:administer");
+
+/// Whether a change wants that the caller has logged in a moment ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wants {
+    Login,
+    FreshLogin,
+}
 
 /// The users of a deployment. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -133,16 +139,23 @@ impl Users {
     /// A new user: one with a password may log in, one without is invited.
     ///
     /// # Errors
-    /// `email_taken`; when the password is refused.
+    /// `email_taken`; when the password is refused; `step_up_required` when there is one.
     pub async fn create(&self, caller: &Caller, new: NewUser) -> Result<User> {
         let scope = caller.permit_in_deployment(WRITE)?.clone();
         let hash = match &new.password {
             Some(it) => Some(self.hash_password(it, &new.email, &new.name, "password").await?),
             None => None,
         };
-        let it = self.clone();
+        let (it, caller) = (self.clone(), caller.clone());
         let create = self.db.transaction(move |conn| {
-            async move { it.insert(conn, &scope, new, hash).await }.boxed()
+            async move {
+                let caller = it.roles.still(conn, &caller, &scope, WRITE).await?;
+                if hash.is_some() {
+                    require_fresh_login(&caller, it.clock.now())?;
+                }
+                it.insert(conn, &scope, new, hash).await
+            }
+            .boxed()
         });
         create.await
     }
@@ -231,8 +244,8 @@ impl Users {
     /// Changes a user. What is not said stays.
     ///
     /// # Errors
-    /// `user_missing`, `precondition_failed`, `permission_denied` when it is a system administrator
-    /// and the caller is none.
+    /// `user_missing`, `precondition_failed`; `role_beyond_yours` when the user may do more than the
+    /// caller; `step_up_required` when a second factor is to be required no more.
     pub async fn update(
         &self,
         caller: &Caller,
@@ -240,7 +253,11 @@ impl Users {
         patch: UserPatch,
         conditions: &Conditions,
     ) -> Result<User> {
-        self.change(caller, id, "user.updated", conditions, move |it, conn, scope, user| {
+        let wants = match patch.factor_required {
+            Some(false) => Wants::FreshLogin,
+            _ => Wants::Login,
+        };
+        self.change(caller, id, "user.updated", wants, conditions, move |it, conn, scope, user| {
             async move {
                 let UserPatch { name, factor_required } = patch;
                 let changed = User {
@@ -255,22 +272,25 @@ impl Users {
         .await
     }
 
-    /// Keeps a user from logging in, and ends its sessions.
+    /// Keeps a user from logging in, and ends its sessions and links. The keys that it made are of no use
+    /// until it is enabled.
     ///
     /// # Errors
-    /// As [`Users::update`]; `user_is_you` when it is the caller; `last_admin`.
+    /// As [`Users::update`]; `user_is_you` when it is the caller; `last_admin`; `step_up_required`.
     pub async fn disable(&self, caller: &Caller, id: UserId) -> Result<User> {
         not_yourself(caller, id)?;
         self.change(
             caller,
             id,
             "user.disabled",
+            Wants::FreshLogin,
             &Conditions::default(),
             move |it, conn, scope, _| {
                 async move {
                     let now = it.clock.now();
                     it.roles.allow_absence_of(conn, scope, id.0).await?;
                     session::end_all_in(conn, scope, id.0, None, now).await?;
+                    link::retire_in(conn, scope, id.0, now).await?;
                     Ok(store::disable(conn, scope, id, now).await?)
                 }
                 .boxed()
@@ -288,6 +308,7 @@ impl Users {
             caller,
             id,
             "user.enabled",
+            Wants::Login,
             &Conditions::default(),
             move |it, conn, scope, _| {
                 async move { Ok(store::enable(conn, scope, id, it.clock.now()).await?) }.boxed()
@@ -296,14 +317,16 @@ impl Users {
         .await
     }
 
-    /// Removes a user, with its sessions and roles.
+    /// Removes a user, with its sessions and roles, and revokes the keys that it made.
     ///
     /// # Errors
-    /// As [`Users::update`]; `user_is_you` when it is the caller; `last_admin`.
+    /// As [`Users::update`]; `user_is_you` when it is the caller; `last_admin`; `step_up_required`.
     pub async fn delete(&self, caller: &Caller, id: UserId, conditions: &Conditions) -> Result<()> {
         not_yourself(caller, id)?;
-        self.change(caller, id, "user.deleted", conditions, move |it, conn, scope, _| {
+        let (deleted, wants) = ("user.deleted", Wants::FreshLogin);
+        self.change(caller, id, deleted, wants, conditions, move |it, conn, scope, _| {
             async move {
+                key::revoke_made_by_in(conn, &it.roles, &it.clock, scope, id.0).await?;
                 it.roles.unbind_all(conn, scope, id.0).await?;
                 Ok(store::delete(conn, scope, id).await?)
             }
@@ -317,8 +340,8 @@ impl Users {
     /// # Errors
     /// As [`Users::update`].
     pub async fn end_sessions(&self, caller: &Caller, id: UserId) -> Result<()> {
-        let ended = "user.sessions_ended";
-        self.change(caller, id, ended, &Conditions::default(), move |it, conn, scope, _| {
+        let (ended, any) = ("user.sessions_ended", Conditions::default());
+        self.change(caller, id, ended, Wants::Login, &any, move |it, conn, scope, _| {
             async move { session::end_all_in(conn, scope, id.0, None, it.clock.now()).await }
                 .boxed()
         })
@@ -331,6 +354,7 @@ impl Users {
         caller: &Caller,
         id: UserId,
         action: &'static str,
+        wants: Wants,
         conditions: &Conditions,
         change: impl for<'c> FnOnce(
             &'c Users,
@@ -343,15 +367,15 @@ impl Users {
     ) -> Result<T> {
         let scope = caller.permit_in_deployment(WRITE)?.clone();
         let (it, conditions, caller) = (self.clone(), conditions.clone(), caller.clone());
-        let book = self.roles.book(&scope).await?;
         let done = self.db.transaction(move |conn| {
             async move {
-                let roles = it.roles.of(conn, &scope, id.0).await?;
-                if book.closure(roles.iter().map(|it| it.role.as_str())).contains(SYSTEM_ADMIN) {
-                    caller.permit_in_deployment(ADMINISTER)?;
-                    // Two of them who disable each other at the same time would leave none.
-                    conn.exclusive("access:administrators").await?;
-                    it.is_still_there(conn, &scope, &caller).await?;
+                // Roles are held before users everywhere: two who wait for each other would wait for ever.
+                let caller = it.roles.still(conn, &caller, &scope, WRITE).await?;
+                if wants == Wants::FreshLogin {
+                    require_fresh_login(&caller, it.clock.now())?;
+                }
+                if caller.user() != Some(id.0) {
+                    it.roles.allow_change_of(conn, &caller, &scope, id.0).await?;
                 }
                 let user = store::lock(conn, &scope, id).await?.ok_or_else(|| missing(id))?;
                 conditions.allow_change(&user.etag())?;
@@ -362,8 +386,7 @@ impl Users {
             }
             .boxed()
         });
-        let done = done.await?;
-        Ok(done)
+        done.await
     }
 
     /// Tells the audit of a user as it is now.
@@ -376,15 +399,6 @@ impl Users {
     ) -> Result<()> {
         let now = store::find(conn, scope, id).await?;
         Ok(emit(conn, scope, event.after(&now).personal(&PERSONAL)).await?)
-    }
-
-    async fn is_still_there(&self, conn: &mut Conn, scope: &Scope, caller: &Caller) -> Result<()> {
-        let Some(id) = caller.user() else { return Ok(()) };
-        let user = store::find(conn, scope, UserId(id)).await?;
-        match user.is_some_and(|it| it.status == UserStatus::Active) {
-            true => Ok(()),
-            false => Err(Failure::denied(ADMINISTER)),
-        }
     }
 
     /// Whoever asks.
@@ -423,16 +437,16 @@ impl Users {
         let (scope, id) = caller.permit_own()?;
         let user = self.account(caller).await?;
         self.allow_password(new, &user.email, &user.name, "new_password").await?;
-        self.prove(scope, UserId(id), old).await?;
+        let proved = self.prove(scope, UserId(id), old).await?;
         let hash = self.passwords.hash(new).await?;
         let own = match caller.proof() {
             Proof::Session { id, .. } => Some(id),
-            Proof::None | Proof::Key => None,
+            _ => None,
         };
         let (it, scope) = (self.clone(), scope.clone());
         let change = self.db.transaction(move |conn| {
             async move {
-                it.replace_password(conn, &scope, id, &hash, own).await?;
+                it.replace_proved(conn, &scope, &proved, &hash, own).await?;
                 let notice = Notice::PasswordChanged { at: it.clock.now() };
                 it.tell(conn, &scope, &user, notice).await
             }
@@ -506,6 +520,23 @@ impl Users {
         Ok(())
     }
 
+    /// Replaces the password that a user has shown, unless somebody else did while the new one was hashed, by
+    /// a mailed link for example.
+    async fn replace_proved(
+        &self,
+        conn: &mut Conn,
+        scope: &Scope,
+        proved: &Credentials,
+        hash: &str,
+        own_session: Option<Ulid>,
+    ) -> Result<()> {
+        let now = self.lock_credentials(conn, scope, proved.id).await?;
+        if now.is_none_or(|it| it.password_changed_at != proved.password_changed_at) {
+            return Err(wrong_password());
+        }
+        self.replace_password(conn, scope, proved.id.0, hash, own_session).await
+    }
+
     async fn replace_password(
         &self,
         conn: &mut Conn,
@@ -520,6 +551,7 @@ impl Users {
         }
         let event = Event::new(&self.clock, "user.password_changed", user);
         self.tell_of(conn, scope, UserId(user), event).await?;
+        link::retire_in(conn, scope, user, now).await?;
         session::end_all_in(conn, scope, user, own_session, now).await
     }
 
@@ -533,21 +565,19 @@ impl Users {
         id: UserId,
         password: &Password,
     ) -> Result<Credentials> {
-        let wrong = || {
-            let detail = "the password is wrong, or was wrong too often; try again later";
-            Failure::new(Kind::Denied, "password_wrong", detail)
-        };
         let found = store::credentials(&mut self.db.conn().await?, scope, id, "").await?;
         let hash = found.as_ref().and_then(|it| it.password_hash.as_deref());
         let right = self.passwords.verify(password, hash).await?;
-        let found = found.ok_or_else(wrong)?;
+        let found = found.ok_or_else(wrong_password)?;
         if !right {
             self.note_failure(scope, found.email.as_str()).await?;
-            return Err(wrong());
+            return Err(wrong_password());
         }
-        // Read again: others may have guessed at the same time.
-        let found = store::credentials(&mut self.db.conn().await?, scope, id, "").await?;
-        found.filter(|it| it.may_log_in(self.clock.now())).ok_or_else(wrong)
+        // Read again: others may have guessed at the same time, or changed it.
+        let now = store::credentials(&mut self.db.conn().await?, scope, id, "").await?;
+        let is_same = |it: &Credentials| it.password_changed_at == found.password_changed_at;
+        let now = now.filter(|it| is_same(it) && it.may_log_in(self.clock.now()));
+        now.ok_or_else(wrong_password)
     }
 
     pub(crate) async fn credentials(
@@ -620,6 +650,30 @@ impl Users {
 /// When the database refuses.
 pub(crate) async fn any_active_in(conn: &mut Conn, scope: &Scope, ids: &[Ulid]) -> Result<bool> {
     Ok(store::any_active(conn, scope, ids).await?)
+}
+
+/// A user, if it may log in, in the transaction of whatever depends on it.
+///
+/// # Errors
+/// When the database refuses.
+pub(crate) async fn active_in(conn: &mut Conn, scope: &Scope, id: Ulid) -> Result<Option<User>> {
+    let found = store::find(conn, scope, UserId(id)).await?;
+    Ok(found.filter(|it| it.status == UserStatus::Active))
+}
+
+/// Holds a user until the transaction ends, before anything of it is held: everybody does so in this
+/// order, so that nobody waits for ever.
+///
+/// # Errors
+/// When the database refuses.
+pub(crate) async fn hold_in(conn: &mut Conn, scope: &Scope, id: Ulid) -> Result<()> {
+    store::lock(conn, scope, UserId(id)).await?;
+    Ok(())
+}
+
+fn wrong_password() -> Failure {
+    let detail = "the password is wrong, or was wrong too often; try again later";
+    Failure::new(Kind::Denied, "password_wrong", detail)
 }
 
 fn not_yourself(caller: &Caller, id: UserId) -> Result<()> {

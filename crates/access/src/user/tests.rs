@@ -97,13 +97,84 @@ on_both_databases! {
             (Method::DELETE, ""),
         ] {
             let path = format!("{path}{suffix}");
-            server.call(method, &path, Value::Null, &admin).await.refused(403, "permission_denied");
+            server.call(method, &path, Value::Null, &admin).await.refused(403, "role_beyond_yours");
         }
         let (shown, _) = server.program("root@example.org").await;
         server.post(&format!("{path}/$disable"), Value::Null, &shown).await.refused(409, "user_is_you");
         server.call(Method::DELETE, &path, Value::Null, &shown).await.refused(409, "user_is_you");
         let path = format!("/users/{}/$disable", second.id);
         server.post(&path, Value::Null, &shown).await.expect(200);
+    }
+
+    async fn nobody_changes_whoever_may_more(database: TestDatabase) {
+        let server = Server::new(&database);
+        let root = server.user("root@example.org").await;
+        let (permissions, system) = (vec!["*".to_owned()], server.system());
+        let all = crate::role::NewRole {
+            name: "all".to_owned(), description: String::new(), permissions, inherits: Vec::new(),
+        };
+        let roles = Roles::new(database.db.clone(), database.clock.clone());
+        roles.create(&system, all).await.unwrap();
+        let helpdesk = crate::role::NewRole {
+            name: "helpdesk".to_owned(),
+            description: String::new(),
+            permissions: vec!["users:write".to_owned()],
+            inherits: Vec::new(),
+        };
+        roles.create(&system, helpdesk).await.unwrap();
+        server.give(&root, "all").await;
+        let help = server.user("help@example.org").await;
+        server.give(&help, "helpdesk").await;
+        let (help_shown, _) = server.program("help@example.org").await;
+        let admin_shown = admin(&server).await;
+        let admin = server.users.list(&system, &ListQuery::all(&http::FIELDS)).await.unwrap();
+        let admin = admin.into_items().into_iter().find(|it| it.email.as_str() == "admin@example.org");
+        let admin = admin.unwrap();
+        for (shown, id) in [(&admin_shown, root.id), (&help_shown, admin.id)] {
+            let path = format!("/users/{id}");
+            let change = json!({"factor_required": true});
+            for (method, suffix, body) in [
+                (Method::PUT, "", change),
+                (Method::POST, "/$disable", Value::Null),
+                (Method::POST, "/$enable", Value::Null),
+                (Method::POST, "/$end-sessions", Value::Null),
+                (Method::DELETE, "", Value::Null),
+            ] {
+                let refused = server.call(method, &format!("{path}{suffix}"), body, shown).await;
+                refused.refused(403, "role_beyond_yours");
+            }
+        }
+        // Whoever may no more is changed, and so is oneself.
+        let path = format!("/users/{}", help.id);
+        server.call(Method::PUT, &path, json!({"name": "H"}), &help_shown).await.expect(200);
+        server.post(&format!("{path}/$disable"), Value::Null, &admin_shown).await.expect(200);
+    }
+
+    async fn a_password_is_not_changed_by_one_that_was_right_a_moment_ago(database: TestDatabase) {
+        let server = Server::new(&database);
+        let (users, id) = (server.users.clone(), server.user(ADA).await.id);
+        let scope = users.scope().clone();
+        let proved = users.prove(&scope, id, &Password::new(PASSWORD)).await.unwrap();
+        database.clock.advance(std::time::Duration::from_millis(1));
+        let set = async |proved: Option<Credentials>| {
+            let (users, scope) = (users.clone(), scope.clone());
+            let set = database.db.transaction(move |conn| {
+                async move {
+                    match &proved {
+                        Some(proved) => users.replace_proved(conn, &scope, proved, "new", None).await,
+                        None => users.set_password_in(conn, &scope, id.0, "reset").await,
+                    }
+                }
+                .boxed()
+            });
+            set.await.map_err(|it| it.code().to_owned())
+        };
+        assert_eq!(set(None).await, Ok(()));
+        assert_eq!(set(Some(proved)).await.unwrap_err(), "password_wrong");
+        let mut conn = database.db.conn().await.unwrap();
+        let now = store::credentials(&mut conn, &scope, id, "").await.unwrap().unwrap();
+        assert_eq!(now.password_hash.as_deref(), Some("reset"));
+        assert_eq!(set(Some(now)).await, Ok(()));
     }
 
     async fn two_who_disable_each_other_leave_one(database: TestDatabase) {

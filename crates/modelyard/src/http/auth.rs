@@ -126,7 +126,7 @@ impl Authenticator {
             let subject = format!("api-key-{}", inner.keys.len() + 1);
             let caller = Caller::new(&subject, TENANT, &inner.service, Grants::All)
                 .with_deployment_grants(deployment.clone())
-                .with_proof(Proof::Key, None);
+                .with_proof(Proof::Setting, None);
             inner.keys.push((Sha256::digest(key).into(), caller));
         }
         Self(Arc::new(inner))

@@ -233,7 +233,7 @@ impl Asking<'_> {
 }
 
 /// The code of an authenticator (RFC 6238) some steps from now.
-fn code(secret: &str, steps: u64) -> String {
+pub(super) fn code(secret: &str, steps: u64) -> String {
     let mut bits = 0_u64;
     let (mut count, mut key) = (0, Vec::new());
     for symbol in secret.bytes() {

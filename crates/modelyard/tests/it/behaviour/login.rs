@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::support::{service, settings, start, text, until};
 
-const EMAIL: &str = "ada@example.org";
-const PASSWORD: &str = "nine correct horses with batteries";
+pub(super) const EMAIL: &str = "ada@example.org";
+pub(super) const PASSWORD: &str = "nine correct horses with batteries";
 const CONFIGS: &str = "/api/v1/configs";
 
 /// The first administrator, as the command line makes it while the service runs.
@@ -24,7 +24,7 @@ async fn admin(settings: &Settings) {
     deployment.close().await;
 }
 
-async fn login(client: &TestClient, email: &str, more: Value) -> TestResponse {
+pub(super) async fn login(client: &TestClient, email: &str, more: Value) -> TestResponse {
     let mut body = json!({"email": email, "password": PASSWORD});
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     client.post("/api/v1/auth/login", &body).await
@@ -46,11 +46,11 @@ async fn ask(
     request.send().await
 }
 
-async fn get(client: &TestClient, path: &str, token: &str) -> TestResponse {
+pub(super) async fn get(client: &TestClient, path: &str, token: &str) -> TestResponse {
     ask(client, Method::GET, path, &[("authorization", &format!("Bearer {token}"))]).await
 }
 
-async fn send(
+pub(super) async fn send(
     client: &TestClient,
     method: Method,
     path: &str,
@@ -62,7 +62,7 @@ async fn send(
 }
 
 /// A server that knows its first administrator, and its token.
-async fn known(database: &TestDatabase) -> (modelyard::Server, TestClient, String) {
+pub(super) async fn known(database: &TestDatabase) -> (modelyard::Server, TestClient, String) {
     let settings = settings(database);
     let (server, client) = start(service("behaviour"), settings.clone()).await;
     client.get(CONFIGS).await.expect(200);

@@ -26,6 +26,7 @@ mod lingering;
 mod login;
 mod mailed_links;
 mod outage;
+mod power;
 mod rates;
 mod restarting;
 mod samples;
