@@ -104,8 +104,28 @@ async fn links_lead_to_where_a_password_is_set(database: TestDatabase, services:
     let token = mailed(&mut mails).await;
     let body = json!({"token": token, "password": PASSWORD, "name": "Bo B."});
     assert_eq!(send(&client, &accept, body).await, 204);
-    let bo = login("bo@example.org", PASSWORD).await.expect(200).body;
-    assert_eq!(bo["user"]["name"], "Bo B.");
+    let logged_in = login("bo@example.org", PASSWORD).await.expect(200).body;
+    assert_eq!(logged_in["user"]["name"], "Bo B.");
+
+    // A link is of no use once its user has set another password, or was disabled.
+    let forgot = json!({"email": "bo@example.org"});
+    for way in ["password", "disable"] {
+        client.post(&format!("{api}/api/v1/auth/$forgot-password"), &forgot).await.expect(202);
+        let token = mailed(&mut mails).await;
+        if way == "password" {
+            let body = json!({"old_password": PASSWORD, "new_password": OTHER});
+            let own = format!("Bearer {}", text(&logged_in["access_token"]));
+            let path = format!("{api}/api/v1/account/$change-password");
+            let change = client.request(Method::POST, &path).header("authorization", &own);
+            change.json(&body).send().await.expect(204);
+        } else {
+            post(&format!("users/{bo}/$disable"), json!({})).await.expect(200);
+            post(&format!("users/{bo}/$enable"), json!({})).await.expect(200);
+        }
+        let body = json!({"token": token, "password": "eleven grey llamas on a balcony"});
+        assert_eq!(send(&client, &reset, body).await, 400, "{way}");
+        login("bo@example.org", OTHER).await.expect(200);
+    }
     server.stop().await;
     background.shutdown(std::time::Duration::from_secs(5)).await;
 }

@@ -183,6 +183,23 @@ on_both_databases! {
         server.stop().await;
     }
 
+    async fn whoever_is_deleted_and_invited_at_once_is_gone(database: TestDatabase) {
+        let (server, client, root) = known(&database).await;
+        for n in 0..10 {
+            let user = json!({"email": format!("{n}@example.org"), "name": "N"});
+            let user = send(&client, Method::POST, USERS, &root, user).await.expect(201).body;
+            let path = format!("{USERS}/{}", text(&user["id"]));
+            let invite = format!("{path}/$invite");
+            let (deleted, invited) = tokio::join!(
+                send(&client, Method::DELETE, &path, &root, Value::Null),
+                post(&client, &invite, &root),
+            );
+            deleted.expect(204);
+            assert!([202, 404].contains(&invited.status.as_u16()), "{}", invited.body);
+        }
+        server.stop().await;
+    }
+
     async fn what_lasts_wants_a_login_of_a_moment_ago(database: TestDatabase) {
         let (server, client, root) = known(&database).await;
         let (id, _) = bo(&client, &root, &[]).await;
