@@ -67,7 +67,9 @@ impl Roles {
 
     /// Has a role stand for what a service ties to its name as well: who makes or gives it must have that.
     pub fn heed(&self, rules: Rules) {
-        self.0.rules.lock().push(rules);
+        if !rules.is_empty() {
+            self.0.rules.lock().push(rules);
+        }
     }
 
     /// What this slice brings.
