@@ -1,8 +1,7 @@
 //! Second factors, keys and the rules of a service, through the whole server.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use modelyard::{Service, ServiceInfo};
+use modelyard_kernel::Clock;
 use modelyard_testkit::{TestResponse, on_both_databases};
 use ring::hmac;
 use serde_json::{Value, json};
@@ -26,7 +25,7 @@ fn code(secret: &str, steps: u64) -> String {
             bytes.push(u8::try_from((rest >> bits) & 0xff).unwrap());
         }
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let now = u64::try_from(Clock::system().now().micros()).unwrap() / 1_000_000;
     let step = now / 30 + steps;
     let secret = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &bytes);
     let tag = hmac::sign(&secret, &step.to_be_bytes());
