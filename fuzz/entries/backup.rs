@@ -14,8 +14,9 @@ pub fn backup(bytes: &[u8]) {
         modelyard_schema::migrate(&db, &clock).await.expect("its tables");
         let blobs = Blobs::directory(&directory.path().join("blobs"), clock).expect("a store");
         // Refused or restored; twice, since what is there must not matter.
-        let once = backup::restore(&db, &blobs, &file, true).await;
-        let again = backup::restore(&db, &blobs, &file, true).await;
+        let how = backup::Restoring { replace: true, keep_sessions: true };
+        let once = backup::restore(&db, &blobs, &file, how).await;
+        let again = backup::restore(&db, &blobs, &file, how).await;
         assert_eq!(once.is_ok(), again.is_ok());
         db.close().await;
     });

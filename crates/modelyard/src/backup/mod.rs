@@ -24,7 +24,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use modelyard_kernel::{Blobs, Clock, Db, Failure, background, db};
+use modelyard_kernel::{Blobs, Clock, Db, Failure, Time, background, db};
 use modelyard_schema::SchemaError;
 use tokio::runtime::Handle;
 use zip::result::ZipError;
@@ -52,6 +52,16 @@ impl fmt::Display for Summary {
         }
         Ok(())
     }
+}
+
+/// How a backup is restored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Restoring {
+    /// Whatever is there goes first.
+    pub replace: bool,
+    /// Whoever was logged in stays so, and links that were mailed go on leading somewhere. Otherwise they end:
+    /// among them may be some that were ended since.
+    pub keep_sessions: bool,
 }
 
 /// A backup cannot be written or restored.
@@ -119,8 +129,7 @@ pub async fn backup(
     on_a_thread(move |handle| write::write(&handle, &db, &blobs, &clock, &file)).await
 }
 
-/// Restores a backup into a migrated database without rows; with `replace`, whatever is there goes
-/// first. Nobody may use the database meanwhile.
+/// Restores a backup into a migrated database without rows, unless `how` says otherwise. Nobody may use the database meanwhile.
 ///
 /// # Errors
 /// When the file is no whole backup, the database has rows, or one of both stores refuses; the
@@ -129,10 +138,21 @@ pub async fn restore(
     db: &Db,
     blobs: &Blobs,
     file: &Path,
-    replace: bool,
+    how: Restoring,
 ) -> Result<Summary, BackupError> {
     let (db, blobs, file) = (db.clone(), blobs.clone(), file.to_owned());
-    on_a_thread(move |handle| read::restore(&handle, &db, &blobs, &file, replace)).await
+    on_a_thread(move |handle| read::restore(&handle, &db, &blobs, &file, how)).await
+}
+
+/// How many keys of a database may be used: among those of a backup may be some that were taken back since.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn valid_keys(db: &Db, now: Time) -> Result<i64, BackupError> {
+    let sql = "SELECT COUNT(*) FROM api_keys
+         WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1)";
+    let (count,) = db::query(sql).bind(now).fetch_one(&mut db.conn().await?).await?;
+    Ok(count)
 }
 
 /// Zips are read and written on a thread that may wait, and the rest from there.

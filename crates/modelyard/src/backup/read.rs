@@ -16,12 +16,14 @@ use super::format::{
     FORMAT, Hashing, KIND, MANIFEST, Manifest, TableEntry, from_json, object_entry, table_entry,
 };
 use super::table::Table;
-use super::{BackupError, Summary};
+use super::{BackupError, Restoring, Summary};
 
 type Result<T> = std::result::Result<T, BackupError>;
 
 /// The longest manifest, and the longest line of a table: far above what either is.
 const MAX_TEXT: u64 = 1 << 30;
+/// What lets somebody in who has a copy of what was shown once, children before parents.
+const LOGINS: [&str; 3] = ["refresh_tokens", "sessions", "mailed_links"];
 /// Bytes of an object that are copied at a time.
 const COPY: usize = 1 << 20;
 
@@ -37,7 +39,7 @@ pub(super) fn restore(
     db: &Db,
     blobs: &Blobs,
     file: &Path,
-    replace: bool,
+    how: Restoring,
 ) -> Result<Summary> {
     let migrations = handle.block_on(modelyard_schema::status(db))?;
     if migrations.iter().any(|it| it.applied_at.is_none()) {
@@ -47,14 +49,14 @@ pub(super) fn restore(
     let mut backup = Backup::open(file, known)?;
     backup.verify()?;
     let present = handle.block_on(present(db))?;
-    if let (Some(table), false) = (present.table, replace) {
+    if let (Some(table), false) = (present.table, how.replace) {
         return Err(BackupError::NotEmpty(table));
     }
 
     let mut copied = Vec::new();
     let restored = backup
         .objects(handle, blobs, &present.objects, &mut copied)
-        .and_then(|summary| backup.rows(handle, db, summary));
+        .and_then(|summary| backup.rows(handle, db, summary, how));
     // Whichever side is not referred to now has no reason to stay.
     let unused: Vec<String> = match &restored {
         Ok(_) => {
@@ -167,7 +169,13 @@ impl Backup {
     }
 
     /// Replaces every row, all of them or none.
-    fn rows(&mut self, handle: &Handle, db: &Db, mut summary: Summary) -> Result<Summary> {
+    fn rows(
+        &mut self,
+        handle: &Handle,
+        db: &Db,
+        mut summary: Summary,
+        how: Restoring,
+    ) -> Result<Summary> {
         let mut tx = handle.block_on(db.begin())?;
         // The audit lets nobody remove its entries who does not say so.
         let removal = "INSERT INTO audit_removals (tenant_id, seq)
@@ -184,6 +192,11 @@ impl Backup {
                 return Err(BackupError::Damaged(format!("`{}` lacks rows", entry.name)));
             }
             summary.rows += count;
+        }
+        if !how.keep_sessions {
+            for table in LOGINS {
+                handle.block_on(query(format!("DELETE FROM {table}")).execute(&mut tx))?;
+            }
         }
         handle.block_on(tx.commit())?;
         Ok(summary)

@@ -63,6 +63,9 @@ async fn insert_artifact(conn: &mut Conn, id: Ulid, parent: Option<Ulid>, now: T
     insert(conn, "artifacts", &[&columns[..], &times(now)].concat()).await;
 }
 
+const KEEP: Restoring = Restoring { replace: false, keep_sessions: true };
+const REPLACE: Restoring = Restoring { replace: true, keep_sessions: true };
+
 /// Rows in every table, and content.
 async fn fill(database: &TestDatabase, blobs: &Blobs) -> Vec<Bytes> {
     let clock = &database.clock;
@@ -342,7 +345,7 @@ on_both_databases! {
 
         for target in [TestDatabase::sqlite().await, TestDatabase::postgres().await] {
             let target_blobs = open_blobs(&target);
-            let read = restore(&target.db, &target_blobs, &file(&database), false).await.unwrap();
+            let read = restore(&target.db, &target_blobs, &file(&database), KEEP).await.unwrap();
             assert_eq!(read, written);
             assert_eq!(dump(&target.db).await, before);
             check_contents(&target, &target_blobs, &contents).await;
@@ -367,13 +370,38 @@ on_both_databases! {
         let (late,): (String,) = query(sql).fetch_one(&mut conn).await.unwrap();
         let late = database.dir().join("blobs").join(late);
         assert!(late.exists());
-        let refused = restore(&database.db, &blobs, &file(&database), false).await.unwrap_err();
+        let refused = restore(&database.db, &blobs, &file(&database), KEEP).await.unwrap_err();
         assert!(matches!(refused, BackupError::NotEmpty(_)), "{refused}");
 
-        restore(&database.db, &blobs, &file(&database), true).await.unwrap();
+        restore(&database.db, &blobs, &file(&database), REPLACE).await.unwrap();
         assert_eq!(dump(&database.db).await, before);
         check_contents(&database, &blobs, &contents).await;
         assert!(!late.exists());
+    }
+
+    async fn nobody_is_logged_in_after_a_restore_unless_asked_for(database: TestDatabase) {
+        let blobs = open_blobs(&database);
+        fill(&database, &blobs).await;
+        backup(&database.db, &blobs, &database.clock, &file(&database)).await.unwrap();
+        let count = async |table: &str| {
+            let mut conn = database.db.conn().await.unwrap();
+            let sql = format!("SELECT COUNT(*) FROM {table}");
+            let (count,): (i64,) = query(sql).fetch_one(&mut conn).await.unwrap();
+            count
+        };
+        for keep_sessions in [true, false] {
+            let how = Restoring { replace: true, keep_sessions };
+            restore(&database.db, &blobs, &file(&database), how).await.unwrap();
+            for table in ["sessions", "refresh_tokens", "mailed_links"] {
+                assert_eq!(count(table).await, i64::from(keep_sessions), "{table}");
+            }
+            assert_eq!((count("users").await, count("api_keys").await), (1, 1));
+        }
+        let now = database.clock.now();
+        assert_eq!(valid_keys(&database.db, now).await.unwrap(), 1);
+        let mut conn = database.db.conn().await.unwrap();
+        query("UPDATE api_keys SET expires_at = $1").bind(now).execute(&mut conn).await.unwrap();
+        assert_eq!(valid_keys(&database.db, now).await.unwrap(), 0);
     }
 
     async fn a_backup_is_of_one_moment_although_the_service_runs(database: TestDatabase) {
@@ -432,7 +460,7 @@ fn a_file_that_is_not_whole_changes_nothing() {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x10;
             fs_err::write(&broken, &bytes).unwrap();
-            match restore(&target.db, &target_blobs, &broken, true).await {
+            match restore(&target.db, &target_blobs, &broken, REPLACE).await {
                 Err(_) => refusals += 1,
                 // A byte that nobody reads, such as one of a time.
                 Ok(_) => expected = dump(&database.db).await,
@@ -442,7 +470,7 @@ fn a_file_that_is_not_whole_changes_nothing() {
         assert!(refusals > 5);
         for length in [0, 100, whole.len() / 2, whole.len() - 1] {
             fs_err::write(&broken, &whole[..length]).unwrap();
-            let refused = restore(&target.db, &target_blobs, &broken, true).await.unwrap_err();
+            let refused = restore(&target.db, &target_blobs, &broken, REPLACE).await.unwrap_err();
             assert!(matches!(refused, BackupError::Damaged(_)), "{refused:?}");
         }
     });
@@ -468,8 +496,7 @@ fn content_that_is_damaged_is_named_and_the_rest_is_backed_up() {
         assert_eq!(written.damaged, [key]);
         assert!(written.to_string().contains("damaged"));
         let target = TestDatabase::sqlite().await;
-        let read =
-            restore(&target.db, &open_blobs(&target), &file(&database), false).await.unwrap();
+        let read = restore(&target.db, &open_blobs(&target), &file(&database), KEEP).await.unwrap();
         assert_eq!(read, written);
     });
 }
@@ -579,7 +606,7 @@ fn a_backup_of_a_later_program_is_refused() {
         zip.start_file(MANIFEST, zip::write::SimpleFileOptions::default()).unwrap();
         serde_json::to_writer(&mut zip, &manifest).unwrap();
         zip.finish().unwrap();
-        let refused = restore(&database.db, &blobs, &later, true).await.unwrap_err();
+        let refused = restore(&database.db, &blobs, &later, REPLACE).await.unwrap_err();
         assert!(matches!(refused, BackupError::TooNew { found: 999, .. }), "{refused}");
     });
 }

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use modelyard::backup::Restoring;
 use modelyard::data_dir::DataDir;
 use modelyard::settings::Settings;
 use modelyard::settings::flags::Overrides;
@@ -42,6 +43,9 @@ enum Verb {
         /// Remove what is in the database first.
         #[arg(long)]
         replace: bool,
+        /// Leave whoever was logged in when the backup was made logged in, and mailed links good.
+        #[arg(long)]
+        keep_sessions: bool,
     },
 }
 
@@ -84,12 +88,20 @@ impl Database {
                 report(&summary);
                 lacks = summary.damaged.len();
             }
-            Verb::Restore { file, replace, .. } => {
+            Verb::Restore { file, replace, keep_sessions, .. } => {
                 // Nobody may serve what is being replaced.
                 let _held = DataDir::open(&data_dir, &clock)?;
                 modelyard_schema::migrate(&db, &clock).await?;
                 let blobs = server::open_blobs(&settings, &data_dir, clock.clone())?;
-                report(&backup::restore(&db, &blobs, &file, replace).await?);
+                let how = Restoring { replace, keep_sessions };
+                report(&backup::restore(&db, &blobs, &file, how).await?);
+                if !keep_sessions {
+                    println!("all sessions and mailed links have ended");
+                }
+                let keys = backup::valid_keys(&db, clock.now()).await?;
+                println!(
+                    "{keys} keys are valid; compare keys, users and roles with what was since"
+                );
             }
         }
         db.close().await;
