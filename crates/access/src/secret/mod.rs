@@ -82,20 +82,19 @@ impl Secret {
             Err(error) => return Err(error.into()),
         }
         let bytes = Zeroizing::new(random::<LENGTH>());
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
-        match options.open(&path) {
-            Ok(mut file) => {
-                file.write_all(Zeroizing::new(STANDARD.encode(*bytes)).as_bytes())?;
-                file.sync_all()?;
-                Self::of(&*bytes)
-            }
+        // Written in full before it has its name, so that a crash leaves nothing that is no secret.
+        let draft = directory.join(format!("{FILE}.{:032x}", u128::from_ne_bytes(random::<16>())));
+        let linked = write_draft(&draft, &bytes).and_then(|()| fs_err::hard_link(&draft, &path));
+        let removed = fs_err::remove_file(&draft);
+        match linked {
+            Ok(()) => {}
             // Another process of this directory was first.
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                Self::read(&Zeroizing::new(fs_err::read_to_string(&path)?))
-            }
-            Err(error) => Err(error.into()),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error.into()),
         }
+        removed?;
+        fs_err::File::open(directory)?.sync_all()?;
+        Self::read(&Zeroizing::new(fs_err::read_to_string(&path)?))
     }
 
     /// Refuses to go on with another secret than the one that a database was used with; the first process
@@ -169,6 +168,15 @@ impl Secret {
     }
 }
 
+/// A file with a new secret, under a name that nobody reads.
+fn write_draft(draft: &Path, bytes: &[u8; LENGTH]) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(draft)?;
+    file.write_all(Zeroizing::new(STANDARD.encode(bytes)).as_bytes())?;
+    file.sync_all()
+}
+
 /// The scope of a process that has not let anybody in yet.
 fn scope_of(tenant: &str) -> Result<Scope> {
     let system = Caller::system("secret", tenant, DEPLOYMENT);
@@ -236,7 +244,22 @@ mod tests {
         assert_eq!(&**again.open("x", &sealed).unwrap(), b"y");
         let file = directory.path().join(FILE);
         assert_eq!(fs_err::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 1);
         fs_err::write(&file, "short").unwrap();
         assert!(matches!(Secret::in_directory(directory.path()), Err(SecretError::Form)));
+    }
+
+    #[test]
+    fn a_crash_while_a_secret_is_made_leaves_none_and_several_at_once_make_one() {
+        let directory = tempfile::tempdir().unwrap();
+        // What a crash leaves.
+        fs_err::write(directory.path().join(format!("{FILE}.0123")), "half of a sec").unwrap();
+        let make = || Secret::in_directory(directory.path()).unwrap();
+        let secrets: Vec<Secret> = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
+            all.into_iter().map(|it| it.join().unwrap()).collect()
+        });
+        let sealed = secrets[0].seal("x", b"y").unwrap();
+        assert!(secrets.iter().all(|it| it.open("x", &sealed).is_ok()));
     }
 }
