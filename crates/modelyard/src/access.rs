@@ -357,7 +357,7 @@ impl Deployment {
         settings: &Settings,
     ) -> Result<Self, Box<dyn std::error::Error>> {
         let (clock, data_dir) = (Clock::system(), &settings.data.dir);
-        fs_err::create_dir_all(data_dir)?;
+        crate::data_dir::make(data_dir)?;
         let db = Db::connect(&settings.database_options(data_dir)).await?;
         modelyard_schema::migrate(&db, &clock).await?;
         let background = Background::default();

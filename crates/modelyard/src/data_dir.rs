@@ -62,7 +62,7 @@ impl DataDir {
 }
 
 /// Makes it for its owner only; one that is there stays as open as it is.
-fn make(path: &Path) -> io::Result<()> {
+pub(crate) fn make(path: &Path) -> io::Result<()> {
     let is_new = !path.exists();
     fs_err::create_dir_all(path)?;
     if is_new {
