@@ -18,7 +18,7 @@ use crate::http::accepts_gzip;
 /// are no inline styles in the sense of a policy: it sets them through the object model.
 pub(super) const POLICY: &str = "default-src 'none'; script-src 'self'; \
     style-src 'self'; img-src 'self' data:; font-src 'self' data:; \
-    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Starts the reference. Without a validator, which would be another host.
 const START: &str = "window.onload=()=>SwaggerUIBundle({url:'openapi.json',dom_id:'#reference',\
