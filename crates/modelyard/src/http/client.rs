@@ -5,6 +5,8 @@
 //! where trusted proxies put theirs, and only as far as the first address that is not trusted.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
@@ -49,6 +51,19 @@ pub struct Proxies {
     pub trusted: Vec<IpNet>,
     /// Where they say whom they serve.
     pub header: ForwardedHeader,
+    /// Whether the operator was told of one that is not believed.
+    pub(crate) told: Told,
+}
+
+/// Whether something was told; copies have it in common.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told(Arc<AtomicBool>);
+
+impl Told {
+    /// Whether it is time to tell, which it is once.
+    fn is_first(&self) -> bool {
+        !self.0.load(Ordering::Relaxed) && !self.0.swap(true, Ordering::Relaxed)
+    }
 }
 
 /// Whose request it is.
@@ -73,7 +88,17 @@ impl Proxies {
         let local = address.is_loopback() && !traces;
         let own = Client { address, secure, local, doubtful: false };
         // Most requests end here.
-        if !traces || !self.trusts(address) {
+        if !traces {
+            return own;
+        }
+        if !self.trusts(address) {
+            if self.told.is_first() {
+                tracing::warn!(
+                    %address,
+                    "a request came with the headers of a proxy that is not trusted: all of its clients count as \
+                     one address, also when logins fail; name your proxies in `server.trusted_proxies`"
+                );
+            }
             return own;
         }
         let said = match self.header {
@@ -191,7 +216,11 @@ mod tests {
 
     fn proxies(header: ForwardedHeader) -> Proxies {
         let trusted = ["10.0.0.0/8", "127.0.0.1/32", "fd00::/8"];
-        Proxies { trusted: trusted.map(|it| it.parse().unwrap()).to_vec(), header }
+        Proxies {
+            trusted: trusted.map(|it| it.parse().unwrap()).to_vec(),
+            header,
+            told: Told::default(),
+        }
     }
 
     fn client(proxies: &Proxies, peer: &str, headers: &[(&HeaderName, &str)]) -> Client {
@@ -207,6 +236,18 @@ mod tests {
     }
 
     #[test]
+    fn the_operator_hears_once_of_a_proxy_that_is_not_trusted() {
+        let proxies = proxies(ForwardedHeader::XForwardedFor);
+        let is_told = || proxies.told.0.load(Ordering::Relaxed);
+        client(&proxies, "192.0.2.9", &[]);
+        client(&proxies, "10.0.0.1", &[(&X_FORWARDED_FOR, "192.0.2.1")]);
+        assert!(!is_told());
+        client(&proxies, "192.0.2.9", &[(&X_FORWARDED_FOR, "192.0.2.1")]);
+        assert!(is_told());
+        assert!(!proxies.told.is_first());
+    }
+
+    #[test]
     fn nobody_speaks_for_another_unless_trusted() {
         let forged = [
             (&X_FORWARDED_FOR, "192.0.2.1"),
@@ -219,7 +260,7 @@ mod tests {
                 let secure = it.secure;
                 assert_eq!((it.address, secure), (is(peer).to_canonical(), None), "{peer}");
             }
-            let nobody = Proxies { trusted: Vec::new(), header };
+            let nobody = Proxies { header, ..Proxies::default() };
             let it = client(&nobody, "127.0.0.1", &forged);
             assert_eq!((it.address, it.secure, it.local), (is("127.0.0.1"), None, false));
         }

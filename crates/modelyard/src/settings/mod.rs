@@ -286,7 +286,11 @@ impl Settings {
             &self.server;
         Surroundings {
             public_url: public_url.clone(),
-            proxies: Proxies { trusted: trusted_proxies.clone(), header: *forwarded_header },
+            proxies: Proxies {
+                trusted: trusted_proxies.clone(),
+                header: *forwarded_header,
+                ..Proxies::default()
+            },
             cors: self.cors(),
             admin_networks: admin_networks.clone(),
         }
