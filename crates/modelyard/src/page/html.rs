@@ -29,7 +29,7 @@ impl Display for Escaped<'_> {
 pub(super) fn policy(css: &str) -> String {
     let hash = BASE64_STANDARD.encode(Sha256::digest(css));
     format!(
-        "default-src 'none'; style-src 'sha256-{hash}'; object-src 'none'; base-uri 'none'; form-action 'none'; \
+        "default-src 'none'; style-src 'sha256-{hash}'; object-src 'none'; base-uri 'self'; form-action 'none'; \
          frame-ancestors 'none'"
     )
 }

@@ -14,7 +14,7 @@ pub(super) const SCRIPT: &str = include_str!("mailed_link.js");
 pub(super) const STYLE: &str = include_str!("mailed_link.css");
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-    object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    object-src 'none'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'";
 
 /// A page with a form for what was mailed.
 #[derive(Clone, Copy, Debug)]
