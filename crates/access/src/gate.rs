@@ -75,7 +75,8 @@ impl Gate {
         Self(Arc::new(Inner { db, keys, sessions, roles, clock, memory }))
     }
 
-    /// Who presents something, if the gate has seen it a moment ago, or need not ask anybody.
+    /// Who presents something, if the gate has seen it a moment ago, or need not ask anybody. It is not
+    /// counted: see [`Gate::pass`].
     pub fn known(&self, presented: &str, address: Option<IpAddr>) -> Option<Result<Arc<Identity>>> {
         if Form::of(presented).is_none() {
             return Some(Err(refused()));
@@ -83,11 +84,10 @@ impl Gate {
         self.recall(&print(presented), address)
     }
 
-    /// Who presents something.
+    /// Who presents something. It is not counted: see [`Gate::pass`].
     ///
     /// # Errors
-    /// `unauthenticated`, in the same words whatever the reason is; `rate_exceeded`; when the database
-    /// refuses.
+    /// `unauthenticated`, in the same words whatever the reason is; when the database refuses.
     pub async fn admit(&self, presented: &str, address: Option<IpAddr>) -> Result<Arc<Identity>> {
         let form = Form::of(presented).ok_or_else(refused)?;
         let print = print(presented);
@@ -111,7 +111,7 @@ impl Gate {
             Ok(identity) => {
                 let identity = Arc::new(identity);
                 memory.believe(print, &identity, asked_at);
-                self.check(&mut memory, identity, address)
+                self.check(identity, address)
             }
             Err(failure) => {
                 // That a database is away says nothing of a key.
@@ -137,32 +137,32 @@ impl Gate {
     }
 
     fn recall(&self, print: &Print, address: Option<IpAddr>) -> Option<Result<Arc<Identity>>> {
-        let mut memory = self.0.memory.lock();
-        let identity = memory.recall(print, Instant::now())?;
+        let identity = self.0.memory.lock().recall(print, Instant::now())?;
         let Some(identity) = identity else { return Some(Err(refused())) };
-        Some(self.check(&mut memory, identity, address))
+        Some(self.check(identity, address))
     }
 
     /// What is asked on every request, however well somebody is known.
-    fn check(
-        &self,
-        memory: &mut Memory,
-        identity: Arc<Identity>,
-        address: Option<IpAddr>,
-    ) -> Result<Arc<Identity>> {
-        if !identity.admits(address, self.0.clock.now()) {
-            return Err(refused());
+    fn check(&self, identity: Arc<Identity>, address: Option<IpAddr>) -> Result<Arc<Identity>> {
+        match identity.admits(address, self.0.clock.now()) {
+            true => Ok(identity),
+            false => Err(refused()),
         }
-        if let Some(per_minute) = identity.per_minute {
-            memory.count(identity.id, per_minute, Instant::now()).map_err(|wait| {
-                let seconds = wait.as_secs_f64().ceil();
-                let detail = format!(
-                    "this may be used {per_minute} times a minute; try again in {seconds} s"
-                );
-                Failure::new(Kind::Exhausted, "rate_exceeded", detail)
-            })?;
-        }
-        Ok(identity)
+    }
+
+    /// Counts a request of somebody who was let in: once for each, however often the gate was asked who it is.
+    ///
+    /// # Errors
+    /// `rate_exceeded`.
+    pub fn pass(&self, identity: &Identity) -> Result<()> {
+        let Some(per_minute) = identity.per_minute else { return Ok(()) };
+        let counted = self.0.memory.lock().count(identity.id, per_minute, Instant::now());
+        counted.map_err(|wait| {
+            let seconds = wait.as_secs_f64().ceil();
+            let detail =
+                format!("this may be used {per_minute} times a minute; try again in {seconds} s");
+            Failure::new(Kind::Exhausted, "rate_exceeded", detail).with_wait(wait)
+        })
     }
 }
 

@@ -5,9 +5,10 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, Uri, header};
+use http::{StatusCode, Uri, header};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -49,6 +50,8 @@ struct Inner {
     detail: Cow<'static, str>,
     violations: Violations,
     constraint: Option<&'static str>,
+    /// How long to wait before it may go well, where that is known.
+    wait: Option<Duration>,
     source: Option<BoxError>,
 }
 
@@ -65,6 +68,7 @@ impl Failure {
             detail: detail.into(),
             violations: Violations::default(),
             constraint: None,
+            wait: None,
             source: None,
         }))
     }
@@ -125,6 +129,13 @@ impl Failure {
     /// A defect of ours: the client hears nothing of `source`, the log everything.
     pub fn internal(source: impl Into<BoxError>) -> Self {
         Self::new(Kind::Internal, "internal", "something went wrong on our side").caused_by(source)
+    }
+
+    /// Says how long to wait before it may go well (`Retry-After`).
+    #[must_use]
+    pub fn with_wait(mut self, wait: Duration) -> Self {
+        self.0.wait = Some(wait);
+        self
     }
 
     /// Adds what the log should know.
@@ -324,7 +335,10 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
         if self.0.kind == Kind::Exhausted || self.0.kind == Kind::Unavailable {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            // Rounded up: whoever comes at the time that it was told does not come too early.
+            let wait = self.0.wait.unwrap_or_default().as_millis().div_ceil(1000).max(1);
+            let seconds = u64::try_from(wait).unwrap_or(u64::MAX);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response.extensions_mut().insert(Unrendered(std::sync::Arc::new(self)));
         response

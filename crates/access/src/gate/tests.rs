@@ -129,11 +129,19 @@ on_both_databases! {
         for address in [there, None] {
             assert_refused(&gate.admit(&text, address).await.unwrap_err());
         }
-        assert!(gate.admit(&text, here).await.is_ok());
-        assert!(gate.admit(&text, here).await.is_ok());
-        let exceeded = gate.admit(&text, here).await.unwrap_err();
+        // Asking who it is counts nothing.
+        for _ in 0..5 {
+            gate.admit(&text, here).await.unwrap();
+        }
+        let identity = gate.admit(&text, here).await.unwrap();
+        for _ in 0..3 {
+            gate.pass(&identity).unwrap();
+        }
+        let exceeded = gate.pass(&identity).unwrap_err();
         assert_eq!((exceeded.status().as_u16(), exceeded.code()), (429, "rate_exceeded"));
         assert_eq!(exceeded.detail(), "this may be used 3 times a minute; try again in 20 s");
+        let answer = axum::response::IntoResponse::into_response(exceeded);
+        assert_eq!(answer.headers()["retry-after"], "20");
         database.clock.advance(Duration::from_secs(60));
         assert_refused(&gate.admit(&text, here).await.unwrap_err());
     }

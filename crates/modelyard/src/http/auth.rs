@@ -3,15 +3,19 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{Ready, ready};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::MatchedPath;
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, Either};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, header};
+use modelyard_access::gate::Gate;
 use modelyard_access::identity::{Identity, refused};
 use modelyard_access::key::MARK;
 use modelyard_access::role::Rules;
@@ -24,6 +28,7 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use tower::{Layer, Service};
 
 use super::Sites;
+use super::observe::Asker;
 use crate::access::Access;
 use crate::permissions;
 
@@ -32,6 +37,9 @@ const TENANT: &str = "default";
 
 /// Who asks where everybody may.
 pub(super) const ANONYMOUS: &str = "anonymous";
+
+/// How often it is asked whether somebody who follows a stream may still come in.
+const ASKED_AGAIN: Duration = Duration::from_secs(2);
 
 /// Whether nobody need be known. Where no route is, somebody has to be.
 fn is_open(parts: &Parts) -> bool {
@@ -190,6 +198,7 @@ impl Authenticator {
         };
         let identity = known?;
         let Some(book) = access.roles().known_book(&identity.tenant) else { return Ok(Found::Ask) };
+        access.gate().pass(&identity)?;
         presented.allow(access, parts, &identity)?;
         Ok(Found::Caller(identity.caller(&book, &it.service, &it.rules)))
     }
@@ -215,6 +224,7 @@ impl Authenticator {
             Err(failure) => return Err(failure),
         };
         let book = access.roles().book_of(&identity.tenant).await?;
+        access.gate().pass(&identity)?;
         presented.allow(access, parts, &identity)?;
         Ok(Some(identity.caller(&book, &it.service, &it.rules)))
     }
@@ -277,6 +287,53 @@ impl Authenticator {
         caller.filter(|_| bool::from(found)).map(|it| it.1.clone())
     }
 
+    /// Answers with a stream that ends when whoever follows it would not be let in any more, or has other roles.
+    async fn follow<S>(
+        self,
+        mut inner: S,
+        request: Request<Body>,
+        found: Result<Found, Failure>,
+    ) -> Result<Response, Infallible>
+    where
+        S: Service<Request<Body>, Response = Response, Error = Infallible>,
+    {
+        let (mut parts, body) = request.into_parts();
+        let caller = match found {
+            Ok(Found::Caller(caller)) => Ok(Some(caller)),
+            Ok(Found::Nobody) => Ok(None),
+            Ok(Found::Ask) => self.ask(&parts).await,
+            Err(failure) => Err(failure),
+        };
+        let caller = match caller {
+            Ok(caller) => caller,
+            Err(failure) => return Ok(self.turn_away(&parts, failure)),
+        };
+        let watch = self.watch(&parts).await;
+        if let Some(caller) = caller {
+            let caller = from_here(caller, &parts);
+            parts.extensions.insert(caller);
+        }
+        let response = inner.call(Request::from_parts(parts, body)).await?;
+        let is_events = |it: &HeaderValue| it.as_bytes().starts_with(b"text/event-stream");
+        let Some(watch) = watch else { return Ok(response) };
+        if !response.headers().get(header::CONTENT_TYPE).is_some_and(is_events) {
+            return Ok(response);
+        }
+        Ok(response.map(|it| Body::from_stream(it.into_data_stream().take_until(watch.is_over()))))
+    }
+
+    /// Whom the gate knows behind a request, to ask it again.
+    async fn watch(&self, parts: &Parts) -> Option<Watch> {
+        let access = self.0.access.as_ref().filter(|it| it.is_known_in_use() == Some(true))?;
+        let presented = self.presented(parts)?;
+        if presented.by == By::KeyHeader && !presented.text.starts_with(MARK) {
+            return None;
+        }
+        let (gate, address) = (access.gate().clone(), ClientAddress::of(&parts.extensions));
+        let first = gate.admit(presented.text, address).await.ok();
+        Some(Watch { gate, presented: presented.text.to_owned(), address, first })
+    }
+
     fn turn_away(&self, parts: &Parts, failure: Failure) -> Response {
         // An outage refuses nobody.
         if let (Some(recorder), Kind::Unauthenticated | Kind::Denied) =
@@ -292,6 +349,10 @@ impl Authenticator {
         let challenge = format!("ApiKey header=\"{}\"", self.0.header_text);
         if let Ok(challenge) = HeaderValue::from_str(&challenge) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if self.0.access.is_some() {
+            let bearer = HeaderValue::from_static("Bearer");
+            response.headers_mut().append(header::WWW_AUTHENTICATE, bearer);
         }
         response
     }
@@ -353,7 +414,15 @@ where
             secure: IsSecure::of(&parts.extensions),
         };
         parts.extensions.insert(client);
-        match self.authenticator.authenticate(&parts) {
+        let found = self.authenticator.authenticate(&parts);
+        if is_stream(&parts) && !matches!(found, Err(_) | Ok(Found::Nobody)) {
+            let authenticator = self.authenticator.clone();
+            let ready = self.inner.clone();
+            let inner = std::mem::replace(&mut self.inner, ready);
+            let answer = authenticator.follow(inner, Request::from_parts(parts, body), found);
+            return Either::Right(Either::Right(Box::pin(answer)));
+        }
+        match found {
             Ok(Found::Caller(caller)) => {
                 let caller = from_here(caller, &parts);
                 parts.extensions.insert(caller);
@@ -382,9 +451,47 @@ where
     }
 }
 
-/// A caller with where it asks from.
+/// Whether somebody wants to follow something, for as long as it likes.
+fn is_stream(parts: &Parts) -> bool {
+    parts.uri.path().ends_with("stream")
+}
+
+/// A caller with where it asks from, who is left for the log.
 fn from_here(caller: Caller, parts: &Parts) -> Caller {
+    if let Some(asker) = parts.extensions.get::<Asker>() {
+        asker.is(&caller.actor().subject);
+    }
     caller.with_origin(ClientAddress::of(&parts.extensions), RequestId::of(&parts.extensions))
+}
+
+/// Somebody who follows a stream.
+struct Watch {
+    gate: Gate,
+    presented: String,
+    address: Option<IpAddr>,
+    /// Who it was at first, unless that could not be asked.
+    first: Option<Arc<Identity>>,
+}
+
+impl Watch {
+    /// Ends when it would not be let in any more, or as somebody else.
+    async fn is_over(self) {
+        loop {
+            tokio::time::sleep(ASKED_AGAIN).await;
+            match self.gate.admit(&self.presented, self.address).await {
+                Ok(now) if self.first.as_ref().is_none_or(|it| is_same(it, &now)) => {}
+                Ok(_) => return,
+                Err(failure) if failure.kind() == Kind::Unauthenticated => return,
+                // An outage refuses nobody.
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Whether somebody still may what it might.
+fn is_same(before: &Identity, now: &Identity) -> bool {
+    before.bindings == now.bindings && before.scopes == now.scopes
 }
 
 /// What is known of who asks.

@@ -5,8 +5,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// The policy of what is no page.
-const NOTHING: &str =
-    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const NOTHING: &str = "default-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// A browser that has seen this asks over TLS for two years, whatever a link says.
 const TRANSPORT: &str = "max-age=63072000; includeSubDomains";
 /// What browsers may be asked for; a page of ours needs none of it.
@@ -29,6 +28,15 @@ const FIXED: [(HeaderName, &str); 4] = [
 ];
 const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// What is about people, and who they are: nobody keeps it, not even with a tag.
+const PERSONAL: [&str; 6] = ["users", "keys", "roles", "account", "auth", "audit"];
+
+/// Whether answers of a route are kept by nobody.
+pub(super) fn is_personal(route: &str) -> bool {
+    let below = route.split_once("/api/v1/").map_or("", |it| it.1);
+    PERSONAL.contains(&below.split('/').next().unwrap_or_default())
+}
 
 /// Adds them. `secure`: the answer goes out over TLS; `shared`: a page of another site may read it.
 pub(super) fn protect(headers: &mut HeaderMap, secure: bool, shared: bool) {
@@ -92,6 +100,16 @@ mod tests {
         assert!(!tagged.contains_key("cross-origin-resource-policy"));
         let events = [(header::CACHE_CONTROL, "no-cache")];
         assert_eq!(protected(&events, false, false)["cache-control"], "no-cache");
+    }
+
+    #[test]
+    fn what_is_about_people_is_told_from_the_rest() {
+        for personal in ["/api/v1/users", "/services/a/api/v1/users/{id}", "/api/v1/auth/session"] {
+            assert!(is_personal(personal), "{personal}");
+        }
+        for other in ["/api/v1/configs", "/users", "/api/v1/usersx", "unmatched", "/api/v1/"] {
+            assert!(!is_personal(other), "{other}");
+        }
     }
 
     #[test]

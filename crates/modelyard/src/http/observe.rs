@@ -9,8 +9,8 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -216,6 +216,17 @@ fn defect(panic: &(dyn Any + Send)) -> Failure {
     Failure::internal(format!("panic: {text}"))
 }
 
+/// Where whoever finds out who asks leaves it for the log.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Asker(Arc<OnceLock<Arc<str>>>);
+
+impl Asker {
+    /// Leaves it; nobody asks as two.
+    pub(super) fn is(&self, subject: &Arc<str>) {
+        let _first = self.0.set(Arc::clone(subject));
+    }
+}
+
 /// One request and what there is to say about it.
 struct Exchange {
     shared: Arc<Shared>,
@@ -230,6 +241,8 @@ struct Exchange {
     gzip: bool,
     /// Whose request it is, when it came over a connection.
     client: Option<IpAddr>,
+    /// Who asks, once that is known.
+    asker: Asker,
     /// Whether nobody listens in between.
     secure: bool,
     /// Whose page asks.
@@ -256,6 +269,8 @@ impl Exchange {
             extensions.insert(ClientAddress(client.address));
         }
         extensions.insert(IsSecure(secure));
+        let asker = Asker::default();
+        extensions.insert(asker.clone());
         if !networks::reach(admin_networks, client) {
             extensions.insert(Elsewhere);
         }
@@ -269,6 +284,7 @@ impl Exchange {
             route: request.extensions().get::<MatchedPath>().cloned(),
             gzip: compress::accepts_gzip(request.headers()),
             client: client.map(|it| it.address),
+            asker,
             secure,
             page,
             before,
@@ -303,6 +319,10 @@ impl Exchange {
         let shared = matches!(self.page, Page::Any | Page::Listed(_));
         // Whoever is told an `https://` address by the operator is never to ask otherwise.
         let transport = self.secure || self.shared.public_is_secure;
+        if headers::is_personal(self.route()) {
+            let kept = HeaderValue::from_static("no-store");
+            response.headers_mut().insert(header::CACHE_CONTROL, kept);
+        }
         headers::protect(response.headers_mut(), transport, shared);
         self.shared.around.cors.tell(&self.page, response.headers_mut());
         if let Ok(id) = HeaderValue::try_from(self.id.to_string()) {
@@ -389,6 +409,7 @@ impl Exchange {
             request_id = %self.id,
             bytes,
             client = self.client.map(tracing::field::display),
+            subject = self.asker.0.get().map(AsRef::as_ref),
             "request"
         );
     }

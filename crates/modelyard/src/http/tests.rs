@@ -604,6 +604,7 @@ async fn a_request_says_who_asks_and_only_proxies_that_are_trusted_are_believed(
         let written = String::from_utf8(lines.0.lock().clone()).unwrap();
         let client = expected.split(' ').next().unwrap();
         assert!(written.contains(&format!("\"client\":\"{client}\"")), "{written}");
+        assert!(written.contains("\"subject\":\"anonymous\""), "{written}");
     }
 }
 
