@@ -9,6 +9,7 @@ mod hidden;
 pub mod identity;
 pub mod key;
 pub mod link;
+mod lockout;
 pub mod mail;
 pub mod notice;
 pub mod password;

@@ -41,6 +41,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     "0012_events",
     "0013_audit",
     "0014_key_makers",
+    "0015_login_failures",
 };
 
 /// How many digits the name of a migration's file begins with.

@@ -52,6 +52,24 @@ impl Sessions {
         client.secure || self.0.options.tls_by_proxy
     }
 
+    /// Whether a browser may have a cookie: only where nobody listens in between, which is over TLS or on this
+    /// machine.
+    ///
+    /// # Errors
+    /// `tls_required`.
+    pub(super) fn allow_cookie(&self, client: Client) -> Result<()> {
+        let is_here = client.address.is_none_or(|it| it.to_canonical().is_loopback());
+        match is_here || self.is_secure(client) {
+            true => Ok(()),
+            false => Err(Failure::new(
+                Kind::Denied,
+                "tls_required",
+                "a cookie is given over TLS only: set `server.tls_certificate`, or `server.public_url` to the \
+                 `https://` address of your proxy, or log in without `cookie`",
+            )),
+        }
+    }
+
     /// Whether a request that shows a cookie may change something: it comes from a page of ours.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! `/api/v1/auth`. Takes requests apart, calls [`Sessions`], puts answers together.
 
-use ::http::{HeaderMap, StatusCode, header};
+use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use modelyard_kernel::form::Query;
@@ -17,6 +17,9 @@ use super::{Client, Introspection, READ, Sessions, browser, model};
 use crate::hidden::{NO_STORE, SecretBody};
 use crate::password::Password;
 use crate::user::User;
+
+/// Tells a browser to forget what pages of ours have left with it.
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// A login.
 #[derive(ToSchema)]
@@ -179,6 +182,7 @@ async fn login(
     if login.kind == SessionKind::Cookie {
         // Nobody logs somebody else's browser in as themselves.
         browser::allow_origin(&headers, &sessions.0.options)?;
+        sessions.allow_cookie(client)?;
     }
     let agent = headers.get(header::USER_AGENT).map(|it| String::from_utf8_lossy(it.as_bytes()));
     let done = sessions.login(login, client, agent.as_deref()).await?;
@@ -234,7 +238,9 @@ async fn logout_all(
 
 fn logged_out(sessions: &Sessions, client: Client) -> Response {
     let cookie = browser::unset(sessions.is_secure(client));
-    ([(header::SET_COOKIE, cookie)], reply::nothing()).into_response()
+    let cleared = HeaderValue::from_static("\"cookies\", \"storage\"");
+    let headers = [(header::SET_COOKIE, cookie), (CLEAR_SITE_DATA, cleared)];
+    (headers, reply::nothing()).into_response()
 }
 
 /// What a token is worth (RFC 7662)

@@ -1,5 +1,8 @@
-//! Logging in. Whoever fails learns nothing of the account: the answer, and what is computed for it, is
-//! the same whether it is unknown, disabled or locked, or the password is wrong.
+//! Logging in. Whoever fails learns nothing of the account: the answer, and what is computed and written for
+//! it, is the same whether it is unknown or disabled, or the password is wrong. Whoever has to wait gets the same
+//! answer without anything computed, whether there is such an account or not.
+
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use modelyard_kernel::event::emit;
@@ -9,8 +12,12 @@ use serde::Serialize;
 use super::model::{self, Login, Session, SessionId, SessionKind, Token};
 use super::store::{self, RefreshRow};
 use super::{Client, FactorOutcome, Sessions, factor_required, factor_wrong};
+use crate::lockout::{Begun, Try};
 use crate::notice::Notice;
-use crate::user::{Credentials, Email, FORGOTTEN, User, UserId, address_lock};
+use crate::user::{Credentials, Email, User, UserId};
+
+/// Sessions of a user that are kept; the oldest goes when there is another.
+const MOST_SESSIONS: i64 = 50;
 
 /// What a session is to be shown by.
 #[derive(Debug, Serialize)]
@@ -57,33 +64,50 @@ impl Sessions {
     /// # Errors
     /// `login_refused` whatever is wrong with the account or the password; `factor_required`,
     /// `factor_wrong` once the password is right; `logins_exhausted` when there were too many failures at
-    /// this address.
+    /// this address; `logins_busy` when as many logins as may be are under way.
     pub async fn login(
         &self,
         login: Login,
         client: Client,
         user_agent: Option<&str>,
     ) -> Result<LoggedIn> {
-        let Login { email, password, code, kind } = login;
         // Nobody has an address that is none.
-        let email = Email::read(&email).map_or_else(String::new, |it| it.as_str().to_owned());
+        let email = Email::read(&login.email).map_or_else(String::new, |it| it.as_str().to_owned());
         let (users, scope) = (&self.0.users, self.0.users.scope());
-        self.allow_address(client).await?;
-
         let found = users.credentials(scope, &email).await?;
+        let id = found.as_ref().map(|it| it.id);
+        let tried = match users.lockout().begin(scope, &email, client.address).await? {
+            Begun::Try(tried) => Arc::new(tried),
+            Begun::Wait => {
+                self.tell_of_refusal(client, id, "login_refused").await?;
+                return Err(refused());
+            }
+        };
+        let done = self.try_login(login, found, client, user_agent, &tried).await;
+        match &done {
+            Ok(_) => {}
+            Err(it) if matches!(it.code(), "login_refused" | "factor_wrong") => {
+                self.tell_of_refusal(client, id, it.code().to_owned()).await?;
+            }
+            // Whatever else is in the way, nobody has guessed.
+            Err(_) => tried.take_back().await?,
+        }
+        done
+    }
+
+    async fn try_login(
+        &self,
+        login: Login,
+        found: Option<Credentials>,
+        client: Client,
+        user_agent: Option<&str>,
+        tried: &Arc<Try>,
+    ) -> Result<LoggedIn> {
+        let Login { email: _, password, code, kind } = login;
+        let (users, scope) = (&self.0.users, self.0.users.scope());
         let hash = found.as_ref().and_then(|it| it.password_hash.as_deref());
         let right = users.passwords().verify(&password, hash).await?;
-        // Read again, whatever came of it: others may have guessed at the same time, and whoever guesses right
-        // after they were too many must not learn it from what is asked next.
-        let now = users.credentials(scope, &email).await?;
-        let may = |it: &Credentials| it.may_log_in(self.0.clock.now());
-        let is_same = |it: &Credentials| {
-            now.as_ref()
-                .is_some_and(|now| now.password_changed_at == it.password_changed_at && may(now))
-        };
-        let id = found.as_ref().map(|it| it.id);
-        let Some(user) = found.filter(|it| right && may(it) && is_same(it)) else {
-            self.note_failure(client, &email, id, "login_refused").await?;
+        let Some(user) = found.filter(|it| right && it.may_log_in()) else {
             // Not with what was typed: people type their password there.
             tracing::info!(address = %client.shown(), "a login was refused");
             return Err(refused());
@@ -94,7 +118,6 @@ impl Sessions {
             FactorOutcome::Right(at) => Some(at),
             FactorOutcome::Missing => return Err(factor_required()),
             FactorOutcome::Wrong => {
-                self.note_failure(client, &email, id, "factor_wrong").await?;
                 tracing::info!(user = %user.id, address = %client.shown(), "a second factor was wrong");
                 return Err(factor_wrong());
             }
@@ -106,7 +129,7 @@ impl Sessions {
             false => None,
         };
         let agent = model::agent(user_agent);
-        self.begin(&user, kind, factor_at, rehash, client, agent).await
+        self.begin(&user, kind, factor_at, rehash, client, agent, tried).await
     }
 
     async fn begin(
@@ -117,6 +140,7 @@ impl Sessions {
         rehash: Option<String>,
         client: Client,
         user_agent: String,
+        tried: &Arc<Try>,
     ) -> Result<LoggedIn> {
         let address = client.shown();
         let signer = self.0.tokens.signer().await?;
@@ -141,15 +165,17 @@ impl Sessions {
         let refresh_ends = now.after(options.refresh).min(session.expires_at);
 
         let (it, shown, row) = (self.clone(), secret.clone(), session.clone());
+        let tried = Arc::clone(tried);
         let changed_at = user.password_changed_at;
         let begin = self.0.db.transaction(move |conn| {
             async move {
                 let (users, scope) = (&it.0.users, it.0.users.scope());
-                // Others may have guessed at the same time, or changed the password.
+                // Others may have changed the password at the same time.
                 let user = users.lock_credentials(conn, scope, row.user_id).await?;
                 let is_same = |it: &Credentials| it.password_changed_at == changed_at;
-                let user = user.filter(|it| is_same(it) && it.may_log_in(now));
+                let user = user.filter(|it| is_same(it) && it.may_log_in());
                 let Some(Credentials { last_login_at, .. }) = user else { return Ok(None) };
+                tried.succeed_in(conn).await?;
                 users.note_login(conn, scope, row.user_id, rehash.as_deref(), now).await?;
                 let (address, agent) = (&row.address, &row.user_agent);
                 let here = store::count(conn, scope, row.user_id.0, address, agent).await?;
@@ -172,6 +198,9 @@ impl Sessions {
                     return Ok(None);
                 };
                 let own = client.scope(scope, &format!("user:{}", row.user_id));
+                for (id,) in store::keep_newest(conn, scope, row.user_id.0, MOST_SESSIONS).await? {
+                    emit(conn, &own, Event::new(&it.0.clock, "session.ended", id)).await?;
+                }
                 let event = Event::new(&it.0.clock, "session.created", row.id).after(&row);
                 emit(conn, &own, event.personal(&["address", "user_agent"])).await?;
                 let (address, user_agent) = (row.address, row.user_agent);
@@ -213,38 +242,17 @@ impl Sessions {
         Ok(LoggedIn { credential, user, session, limited })
     }
 
-    /// Nobody guesses at many accounts from one place.
-    async fn allow_address(&self, client: Client) -> Result<()> {
-        let (scope, address) = (self.0.users.scope(), client.counted_as());
-        let found = store::failures(&mut self.0.db.conn().await?, scope, &address).await?;
-        let Some((failures, last_at)) = found else { return Ok(()) };
-        let lock = address_lock(failures).map(|it| last_at.after(it));
-        if lock.is_some_and(|it| it > self.0.clock.now()) {
-            return Err(Failure::new(
-                Kind::Exhausted,
-                "logins_exhausted",
-                "too many logins failed at this address; try again later",
-            ));
-        }
-        Ok(())
-    }
-
-    /// In one transaction, so that what is known takes no longer to write than what is not.
-    async fn note_failure(
+    /// Whoever it was about, known or not.
+    async fn tell_of_refusal(
         &self,
         client: Client,
-        email: &str,
         user: Option<UserId>,
-        code: &'static str,
+        code: impl Into<String>,
     ) -> Result<()> {
-        let (it, email, address) = (self.clone(), email.to_owned(), client.counted_as());
-        let now = self.0.clock.now();
-        let forgotten = now.before(FORGOTTEN);
-        let note = self.0.db.transaction(move |conn| {
+        let (it, code) = (self.clone(), code.into());
+        let tell = self.0.db.transaction(move |conn| {
             async move {
-                let (users, scope) = (&it.0.users, it.0.users.scope());
-                store::note_failure(conn, scope, &address, now, forgotten).await?;
-                users.note_failure_in(conn, scope, &email, now).await?;
+                let scope = it.0.users.scope();
                 let user = user.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
                 let event = Event::new(&it.0.clock, "session.refused", user).denied();
                 let event = event.after(&serde_json::json!({ "code": code }));
@@ -252,7 +260,7 @@ impl Sessions {
             }
             .boxed()
         });
-        note.await
+        tell.await
     }
 }
 

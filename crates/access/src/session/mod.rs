@@ -26,9 +26,10 @@ use modelyard_kernel::{
     Result, Scope, Time, Ulid,
 };
 
+use crate::lockout;
 use crate::password::Password;
 use crate::token::Tokens;
-use crate::user::{FORGOTTEN, UserId, UserStatus, Users};
+use crate::user::{UserId, UserStatus, Users};
 
 pub use browser::{CSRF_HEADER, HOST_COOKIE, PLAIN_COOKIE, cookie_of};
 pub use login::{Credential, LoggedIn};
@@ -98,14 +99,7 @@ impl Client {
 
     /// The address as failures are counted: of IPv6 the network, since a household has many.
     pub(crate) fn counted_as(&self) -> String {
-        match self.address.map(|it| it.to_canonical()) {
-            Some(IpAddr::V4(it)) => it.to_string(),
-            Some(IpAddr::V6(it)) => {
-                let [a, b, c, d, ..] = it.segments();
-                format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-            }
-            None => "unknown".to_owned(),
-        }
+        lockout::place(self.address)
     }
 
     fn shown(&self) -> String {
@@ -213,8 +207,8 @@ impl Sessions {
         let (scope, now) = (self.0.users.scope(), self.0.clock.now());
         let mut conn = self.0.db.conn().await?;
         let sessions = store::sweep(&mut conn, scope, now, most).await?;
-        let forgotten = now.before(FORGOTTEN);
-        Ok(sessions + store::sweep_failures(&mut conn, scope, forgotten, most).await?)
+        drop(conn);
+        Ok(sessions + self.0.users.lockout().sweep(scope, most).await?)
     }
 
     /// Who is behind what a request shows.
@@ -240,7 +234,7 @@ impl Sessions {
                 let claims = match self.0.tokens.verify(text).await? {
                     Ok(claims) => claims,
                     Err(reason) => {
-                        tracing::debug!(%reason, "an access token was refused");
+                        tracing::info!(%reason, "an access token was refused");
                         return Ok(None);
                     }
                 };
@@ -330,7 +324,9 @@ impl Sessions {
             }
             .boxed()
         });
-        end.await
+        end.await?;
+        tracing::info!(session = %id, %user, "a session was ended");
+        Ok(())
     }
 
     /// Ends the session with which somebody asks.
@@ -356,7 +352,9 @@ impl Sessions {
             }
             .boxed()
         });
-        end.await
+        end.await?;
+        tracing::info!(%user, "all sessions of a user were ended");
+        Ok(())
     }
 
     /// Shows once more who it is that asks, before something that matters.
@@ -371,15 +369,16 @@ impl Sessions {
     ) -> Result<Session> {
         let (scope, user) = caller.permit_own()?;
         let id = self.current(caller).await?.id;
-        let credentials = self.0.users.prove(scope, UserId(user), password).await?;
-        let factor_at = match self.0.factor.check(scope, user, code).await? {
+        let (_, tried) = self.0.users.prove(scope, UserId(user), password).await?;
+        let shown = self.0.factor.check(scope, user, code).await;
+        if !matches!(shown, Ok(FactorOutcome::Wrong)) {
+            tried.take_back().await?;
+        }
+        let factor_at = match shown? {
             FactorOutcome::NotSet => None,
             FactorOutcome::Right(at) => Some(at),
             FactorOutcome::Missing => return Err(factor_required()),
-            FactorOutcome::Wrong => {
-                self.0.users.note_failure(scope, credentials.email.as_str()).await?;
-                return Err(factor_wrong());
-            }
+            FactorOutcome::Wrong => return Err(factor_wrong()),
         };
         let (scope, clock) = (scope.clone(), self.0.clock.clone());
         let prove = self.0.db.transaction(move |conn| {
@@ -390,6 +389,7 @@ impl Sessions {
             .boxed()
         });
         prove.await?;
+        tracing::info!(session = %id, %user, "a user has shown once more who it is");
         self.current(caller).await
     }
 }

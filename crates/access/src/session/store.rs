@@ -1,4 +1,4 @@
-//! The tables `sessions`, `refresh_tokens` and `login_failures`.
+//! The tables `sessions` and `refresh_tokens`.
 
 use modelyard_kernel::db::{Conn, Result, scoped};
 use modelyard_kernel::{Scope, Time, Ulid, columns};
@@ -119,6 +119,28 @@ pub(super) async fn forget(conn: &mut Conn, scope: &Scope, user: Ulid, now: Time
     .execute(conn)
     .await
     .map(drop)
+}
+
+/// Removes those of a user but the newest `most`, which have not ended rather than others. Gives which.
+pub(super) async fn keep_newest(
+    conn: &mut Conn,
+    scope: &Scope,
+    user: Ulid,
+    most: i64,
+) -> Result<Vec<(SessionId,)>> {
+    scoped(
+        scope,
+        "DELETE FROM sessions WHERE tenant_id = $1 AND service_id = $2 AND user_id = $3
+             AND id NOT IN (
+                 SELECT id FROM sessions
+                 WHERE tenant_id = $1 AND service_id = $2 AND user_id = $3
+                 ORDER BY CASE WHEN revoked_at IS NULL THEN 0 ELSE 1 END, id DESC LIMIT $4)
+         RETURNING id",
+    )
+    .bind(user)
+    .bind(most)
+    .fetch_all(conn)
+    .await
 }
 
 /// Ends one of a user's sessions. False when there is no such session, or it has ended.
@@ -301,41 +323,24 @@ pub(super) async fn use_refresh(
     .map(drop)
 }
 
-/// How often logging in failed at an address of late, and when last.
-pub(super) async fn failures(
+/// Removes the used ones of a session but the last `most`.
+pub(super) async fn keep_last_used(
     conn: &mut Conn,
     scope: &Scope,
-    address: &str,
-) -> Result<Option<(i64, Time)>> {
-    scoped(
-        scope,
-        "SELECT failures, last_at FROM login_failures
-         WHERE tenant_id = $1 AND service_id = $2 AND address = $3",
-    )
-    .bind(address)
-    .fetch_optional(conn)
-    .await
-}
-
-/// Counts a failure at an address; those before `forgotten` count no more.
-pub(super) async fn note_failure(
-    conn: &mut Conn,
-    scope: &Scope,
-    address: &str,
-    now: Time,
-    forgotten: Time,
+    session: SessionId,
+    most: i64,
 ) -> Result<()> {
     scoped(
         scope,
-        "INSERT INTO login_failures (tenant_id, service_id, address, failures, last_at)
-         VALUES ($1, $2, $3, 1, $4)
-         ON CONFLICT (tenant_id, service_id, address) DO UPDATE SET last_at = $4,
-             failures = CASE WHEN login_failures.last_at < $5 THEN 1
-                 ELSE login_failures.failures + 1 END",
+        "DELETE FROM refresh_tokens WHERE tenant_id = $1 AND service_id = $2 AND session_id = $3
+             AND used_at IS NOT NULL AND hash NOT IN (
+                 SELECT hash FROM refresh_tokens
+                 WHERE tenant_id = $1 AND service_id = $2 AND session_id = $3
+                     AND used_at IS NOT NULL
+                 ORDER BY used_at DESC, created_at DESC LIMIT $4)",
     )
-    .bind(address)
-    .bind(now)
-    .bind(forgotten)
+    .bind(session)
+    .bind(most)
     .execute(conn)
     .await
     .map(drop)
@@ -350,26 +355,6 @@ pub(super) async fn sweep(conn: &mut Conn, scope: &Scope, now: Time, most: i64) 
              ORDER BY expires_at LIMIT $4)",
     )
     .bind(now)
-    .bind(most)
-    .execute(conn)
-    .await
-}
-
-/// Removes failures that count no more, of `most` addresses.
-pub(super) async fn sweep_failures(
-    conn: &mut Conn,
-    scope: &Scope,
-    before: Time,
-    most: i64,
-) -> Result<u64> {
-    scoped(
-        scope,
-        "DELETE FROM login_failures WHERE tenant_id = $1 AND service_id = $2 AND address IN (
-             SELECT address FROM login_failures
-             WHERE tenant_id = $1 AND service_id = $2 AND last_at < $3
-             ORDER BY last_at LIMIT $4) AND last_at < $3",
-    )
-    .bind(before)
     .bind(most)
     .execute(conn)
     .await

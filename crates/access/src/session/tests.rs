@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::lockout::FORGOTTEN;
 use crate::notice::{AfterCommit, Notice, Notices};
 use crate::password::{self, Cost, Passwords};
 use crate::role::{Binding, EVERYWHERE, Roles, Rules};
@@ -204,7 +205,9 @@ impl Server {
 
     pub(crate) async fn send(&self, mut request: Request<Body>, shown: &Shown) -> Answer {
         let uri = request.uri().clone();
-        request.extensions_mut().insert(self.client);
+        if request.extensions().get::<Client>().is_none() {
+            request.extensions_mut().insert(self.client);
+        }
         let (method, headers) = (request.method().clone(), request.headers().clone());
         let response = match self.caller(&method, &headers, shown).await {
             Err(failure) => axum::response::IntoResponse::into_response(failure),
@@ -267,12 +270,22 @@ impl Server {
 
     /// A browser that is logged in.
     pub(crate) async fn browser(&self, email: &str) -> Shown {
-        let body = json!({"email": email, "password": PASSWORD, "cookie": true});
-        let answer = self.post("/auth/login", body, &Shown::Nothing).await;
+        // On the same machine, since there is no TLS.
+        let answer = self.cookie(email, "127.0.0.1").await;
         let cookie = answer.cookie.clone().unwrap();
         let csrf = answer.expect(200)["csrf_token"].as_str().unwrap().to_owned();
         let value = cookie.split(['=', ';']).nth(1).unwrap().to_owned();
         Shown::Cookie(value, csrf)
+    }
+
+    /// A browser that logs in at an address.
+    async fn cookie(&self, email: &str, address: &str) -> Answer {
+        let body = json!({"email": email, "password": PASSWORD, "cookie": true}).to_string();
+        let request =
+            Request::post("/api/v1/auth/login").header("content-type", "application/json");
+        let client = Client { address: Some(address.parse().unwrap()), ..self.client };
+        let request = request.extension(client).body(Body::from(body)).unwrap();
+        self.send(request, &Shown::Nothing).await
     }
 
     async fn refresh(&self, token: &str) -> Answer {
@@ -398,11 +411,12 @@ on_both_databases! {
             counted
         };
         let sweep = async || server.sessions.sweep(2).await.unwrap();
-        assert_eq!((sweep().await, count().await), (0, (3, 3, 3)));
+        assert_eq!((sweep().await, count().await), (0, (3, 3, 6)));
         database.clock.advance(FORGOTTEN + SECOND);
-        assert_eq!((sweep().await, count().await), (2, (3, 3, 1)));
+        assert_eq!((sweep().await, count().await), (2, (3, 3, 4)));
+        assert_eq!((sweep().await, count().await), (2, (3, 3, 2)));
         database.clock.advance(Options::default().absolute - FORGOTTEN - 2 * SECOND);
-        assert_eq!((sweep().await, count().await), (1, (3, 3, 0)));
+        assert_eq!((sweep().await, count().await), (2, (3, 3, 0)));
         database.clock.advance(SECOND);
         assert_eq!((sweep().await, count().await), (2, (1, 1, 0)));
         assert_eq!((sweep().await, count().await), (1, (0, 0, 0)));
@@ -417,11 +431,143 @@ on_both_databases! {
         server.user(ADA).await;
         let guesses = (0..12).map(|_| server.login(ADA, "wrong"));
         for answer in futures_util::future::join_all(guesses).await {
-            answer.refused(401, "login_refused");
+            assert!([401, 429].contains(&answer.status), "{answer:?}");
+        }
+        for _ in 0..6 {
+            server.login(ADA, "wrong").await.refused(401, "login_refused");
+        }
+        assert_eq!(server.passwords.computed().get(), 1 + 5);
+        server.login(ADA, PASSWORD).await.refused(401, "login_refused");
+        database.clock.advance(SECOND);
+        server.login(ADA, PASSWORD).await.expect(200);
+    }
+
+    async fn a_stranger_keeps_nobody_out_who_is_elsewhere(database: TestDatabase) {
+        let mut server = Server::new(&database);
+        server.user(ADA).await;
+        let here = server.client;
+        for last in 1..=3 {
+            server.client.address = Some(std::net::Ipv4Addr::new(192, 0, 2, last).into());
+            for _ in 0..10 {
+                server.login(ADA, "wrong").await.refused(401, "login_refused");
+            }
+            server.login(ADA, PASSWORD).await.refused(401, "login_refused");
+        }
+        let there = std::mem::replace(&mut server.client, here);
+        server.login(ADA, PASSWORD).await.expect(200);
+        // Nobody waits longer for what was long ago.
+        server.client = there;
+        database.clock.advance(FORGOTTEN + SECOND);
+        for _ in 0..4 {
+            server.login(ADA, "wrong").await.refused(401, "login_refused");
+        }
+        server.login(ADA, PASSWORD).await.expect(200);
+    }
+
+    async fn who_hangs_up_has_guessed(database: TestDatabase) {
+        let server = Server::with(
+            &database,
+            Passwords::new(password::Options::default()).unwrap(),
+            Options::default(),
+        );
+        server.user(ADA).await;
+        for _ in 0..5 {
+            let before = server.passwords.computed().get();
+            let mut login = Box::pin(server.login(ADA, "wrong"));
+            while server.passwords.computed().get() == before {
+                assert!(futures_util::poll!(login.as_mut()).is_pending());
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
         }
         server.login(ADA, PASSWORD).await.refused(401, "login_refused");
         database.clock.advance(SECOND);
         server.login(ADA, PASSWORD).await.expect(200);
+    }
+
+    async fn whoever_logs_in_very_often_at_once_is_sent_away(database: TestDatabase) {
+        let mut server = Server::with(
+            &database,
+            Passwords::new(password::Options::default()).unwrap(),
+            Options::default(),
+        );
+        server.user(ADA).await;
+        // From one address, whether there is such an account or not.
+        for exists in [true, false] {
+            let email = |n: usize| if exists { ADA.to_owned() } else { format!("{n}@example.org") };
+            let logins = (0..20).map(|n| {
+                let (server, email) = (&server, email(n));
+                async move { server.login(&email, PASSWORD).await }
+            });
+            let all = futures_util::future::join_all(logins).await;
+            let busy = all.iter().filter(|it| it.body["code"] == "logins_busy").collect::<Vec<_>>();
+            assert!(busy.len() >= 12, "{all:?}");
+            assert!(busy.iter().all(|it| it.status == 429));
+            database.clock.advance(FORGOTTEN + SECOND);
+        }
+        // To one account, from wherever.
+        server.client.address = None;
+        let (lockout, scope) = (server.users.lockout(), server.users.scope());
+        let mut held = Vec::new();
+        for last in 1..=2 {
+            let address = Some(std::net::Ipv4Addr::new(192, 0, 2, last).into());
+            held.push(lockout.begin(scope, ADA, address).await.unwrap());
+        }
+        server.login(ADA, PASSWORD).await.refused(429, "logins_busy");
+        drop(held);
+        server.login(ADA, PASSWORD).await.expect(200);
+    }
+
+    async fn as_much_is_written_of_an_account_that_nobody_has(database: TestDatabase) {
+        let server = Server::new(&database);
+        server.user(ADA).await;
+        let counted = async || {
+            let mut conn = database.db.conn().await.unwrap();
+            let sql = "SELECT COUNT(*), COALESCE(CAST(SUM(failures) AS BIGINT), 0) FROM login_failures
+                 WHERE account <> ''";
+            let counted: (i64, i64) = query(sql).fetch_one(&mut conn).await.unwrap();
+            counted
+        };
+        for (nth, email) in [(1, ADA), (2, "nobody@example.org")] {
+            for _ in 0..3 {
+                server.login(email, "wrong").await.refused(401, "login_refused");
+            }
+            assert_eq!(counted().await, (nth, 3 * nth), "{email}");
+        }
+    }
+
+    async fn used_refresh_tokens_and_sessions_do_not_pile_up(database: TestDatabase) {
+        let server = Server::new(&database);
+        server.user(ADA).await;
+        let count = async |table: &str| {
+            let mut conn = database.db.conn().await.unwrap();
+            let sql = format!("SELECT COUNT(*) FROM {table}");
+            let (count,): (i64,) = query(sql).fetch_one(&mut conn).await.unwrap();
+            count
+        };
+        let (_, first) = server.program(ADA).await;
+        let (mut shown, mut tokens) = (Shown::Nothing, vec![first]);
+        for _ in 0..30 {
+            database.clock.advance(SECOND);
+            let body = server.refresh(tokens.last().unwrap()).await.expect(200);
+            shown = Shown::Bearer(body["access_token"].as_str().unwrap().to_owned());
+            tokens.push(refresh_token(&body));
+        }
+        assert_eq!(count("refresh_tokens").await, 20 + 1);
+        // One that was used long ago is nothing, one of late ends the session.
+        server.refresh(&tokens[0]).await.refused(401, "refresh_refused");
+        server.get("/account", &shown).await.expect(200);
+        server.refresh(&tokens[28]).await.refused(401, "refresh_refused");
+        server.get("/account", &shown).await.refused(401, "unauthenticated");
+
+        let (oldest, _) = server.program(ADA).await;
+        for _ in 0..49 {
+            server.program(ADA).await;
+        }
+        assert_eq!(count("sessions").await, 50);
+        server.get("/account", &oldest).await.expect(200);
+        server.program(ADA).await;
+        assert_eq!(count("sessions").await, 50);
+        server.get("/account", &oldest).await.refused(401, "unauthenticated");
     }
 
     async fn an_address_is_locked_for_a_while_after_failures(database: TestDatabase) {
@@ -449,7 +595,7 @@ on_both_databases! {
     }
 
     async fn nobody_learns_of_an_account_by_logging_in(database: TestDatabase) {
-        let server = Server::new(&database);
+        let mut server = Server::new(&database);
         server.user(ADA).await;
         let disabled = server.user("disabled@example.org").await;
         server.users.disable(&server.system(), disabled.id).await.unwrap();
@@ -463,6 +609,9 @@ on_both_databases! {
         let new = NewUser::read(modelyard_kernel::form::Node::body(&invited, &report)).unwrap();
         server.users.create(&server.system(), new).await.unwrap();
 
+        for _ in 0..5 {
+            server.login("waits@example.org", "wrong").await.refused(401, "login_refused");
+        }
         let cases = [
             ("unknown@example.org", PASSWORD),
             ("no address at all \0", PASSWORD),
@@ -471,17 +620,25 @@ on_both_databases! {
             (ADA, &"x".repeat(100_000)),
             ("disabled@example.org", PASSWORD),
             ("disabled@example.org", "wrong"),
-            ("locked@example.org", PASSWORD),
-            ("locked@example.org", "wrong"),
             ("invited@example.org", PASSWORD),
             ("invited@example.org", ""),
         ];
+        // Whoever has to wait gets the same, without a hash, also where there is no such account.
+        let waiting = ["locked@example.org", "waits@example.org"];
+        let here = server.client;
+        server.client.address = Some([203, 0, 113, 8].into());
         let mut answers = Vec::new();
         for (email, password) in cases {
             let before = server.passwords.computed().get();
             answers.push(server.login(email, password).await);
             // The same is computed for each: that is what takes the time.
             assert_eq!(server.passwords.computed().get() - before, 1, "{email}");
+        }
+        server.client = here;
+        for email in waiting {
+            let before = server.passwords.computed().get();
+            answers.push(server.login(email, PASSWORD).await);
+            assert_eq!(server.passwords.computed().get() - before, 0, "{email}");
         }
         for answer in &answers {
             assert_eq!(answer, &answers[0]);
@@ -625,7 +782,7 @@ on_both_databases! {
         let cost = Cost { memory_kib: 16, passes: 1, lanes: 1 };
         let options = password::Options { cost, ..password::Options::default() };
         let dearer = Server::with(&database, Passwords::new(options).unwrap(), Options::default());
-        let logins = (0..5).map(|_| dearer.login(ADA, PASSWORD));
+        let logins = (0..2).map(|_| dearer.login(ADA, PASSWORD));
         for answer in futures_util::future::join_all(logins).await {
             answer.expect(200);
         }
@@ -680,7 +837,12 @@ on_both_databases! {
         let mut server = Server::new(&database);
         server.user(ADA).await;
         let body = json!({"email": ADA, "password": PASSWORD, "cookie": true});
-        let plain = server.post("/auth/login", body.clone(), &Shown::Nothing).await.cookie.unwrap();
+        // Nobody who listens is to have one; programs know what they do.
+        let refused = server.post("/auth/login", body.clone(), &Shown::Nothing).await;
+        assert_eq!(refused.cookie, None);
+        refused.refused(403, "tls_required");
+        server.login(ADA, PASSWORD).await.expect(200);
+        let plain = server.cookie(ADA, "127.0.0.1").await.cookie.unwrap();
         assert!(plain.starts_with("modelyard=") && !plain.contains("Secure"), "{plain}");
         assert!(plain.ends_with("; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax"), "{plain}");
         server.client.secure = true;
@@ -963,18 +1125,4 @@ on_both_databases! {
         assert_eq!(*server.told.0.lock(), [(ADA.to_owned(), notice)]);
         assert_eq!(*server.told.1.lock(), 1);
     }
-}
-
-#[test]
-fn addresses_are_counted_by_network() {
-    let client = |text: &str| Client { address: Some(text.parse().unwrap()), secure: false };
-    for (text, counted) in [
-        ("203.0.113.7", "203.0.113.7"),
-        ("::ffff:203.0.113.7", "203.0.113.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
-    ] {
-        assert_eq!(client(text).counted_as(), counted);
-    }
-    assert_eq!(Client::default().counted_as(), "unknown");
 }

@@ -64,6 +64,10 @@ pub struct Introspection {
     pub exp: Option<i64>,
 }
 
+/// Used refresh tokens of a session that are remembered, so that one that comes again ends it. An older one is
+/// refused, and nothing else.
+const USED_TOKENS: i64 = 20;
+
 /// What became of a refresh token.
 enum Turned {
     Into(Session),
@@ -110,6 +114,7 @@ impl Sessions {
                     return Ok(Turned::Refused);
                 }
                 store::use_refresh(conn, scope, &hash, now).await?;
+                store::keep_last_used(conn, scope, session.id, USED_TOKENS).await?;
                 store::seen(conn, scope, session.id, now).await?;
                 let expires_at = now.after(it.0.options.refresh).min(session.expires_at);
                 let (session_id, used_at, created_at) = (session.id, None, now);

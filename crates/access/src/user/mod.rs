@@ -19,12 +19,14 @@ use modelyard_kernel::{
 };
 
 use crate::factor::require_fresh_login;
+use crate::lockout::{Begun, Lockout, Try};
 use crate::notice::{AfterCommit, NoNotices, Notice, Notices};
 use crate::password::{Password, Passwords};
 use crate::role::{Binding, EVERYWHERE, Roles, SYSTEM_ADMIN};
 use crate::{key, link, session};
 
-pub(crate) use model::{Credentials, FORGOTTEN, account_lock, address_lock};
+pub(crate) use crate::lockout::{FORGOTTEN, address_lock};
+pub(crate) use model::Credentials;
 pub use model::{Email, NewUser, User, UserId, UserPatch, UserStatus};
 use store::UserRow;
 
@@ -49,6 +51,7 @@ pub struct Users {
     clock: Clock,
     roles: Roles,
     passwords: Passwords,
+    lockout: Lockout,
     scope: Scope,
     notices: Arc<dyn Notices>,
 }
@@ -59,7 +62,8 @@ impl Users {
         let system = Caller::system("access", tenant, DEPLOYMENT);
         let scope = system.permit_in_deployment(WRITE).expect("the system may do everything");
         let (scope, notices) = (scope.clone(), Arc::new(NoNotices));
-        Self { db, clock, roles, passwords, scope, notices }
+        let lockout = Lockout::new(db.clone(), clock.clone());
+        Self { db, clock, roles, passwords, lockout, scope, notices }
     }
 
     /// With somebody who tells them what happens to their accounts.
@@ -82,6 +86,11 @@ impl Users {
     /// How passwords are kept.
     pub fn passwords(&self) -> &Passwords {
         &self.passwords
+    }
+
+    /// Who has to wait before it tries again.
+    pub(crate) fn lockout(&self) -> &Lockout {
+        &self.lockout
     }
 
     /// Whether there is any user.
@@ -310,8 +319,12 @@ impl Users {
             "user.enabled",
             Wants::Login,
             &Conditions::default(),
-            move |it, conn, scope, _| {
-                async move { Ok(store::enable(conn, scope, id, it.clock.now()).await?) }.boxed()
+            move |it, conn, scope, user| {
+                async move {
+                    it.lockout.forget_in(conn, scope, user.email.as_str()).await?;
+                    Ok(store::enable(conn, scope, id, it.clock.now()).await?)
+                }
+                .boxed()
             },
         )
         .await
@@ -437,7 +450,8 @@ impl Users {
         let (scope, id) = caller.permit_own()?;
         let user = self.account(caller).await?;
         self.allow_password(new, &user.email, &user.name, "new_password").await?;
-        let proved = self.prove(scope, UserId(id), old).await?;
+        let (proved, tried) = self.prove(scope, UserId(id), old).await?;
+        tried.take_back().await?;
         let hash = self.passwords.hash(new).await?;
         let own = match caller.proof() {
             Proof::Session { id, .. } => Some(id),
@@ -453,6 +467,7 @@ impl Users {
             .boxed()
         });
         let after = change.await?;
+        tracing::info!(user = %id, "a user has changed its password");
         if let Some(after) = after {
             after();
         }
@@ -549,35 +564,47 @@ impl Users {
         if !store::set_password(conn, scope, UserId(user), hash, now).await? {
             return Err(missing(UserId(user)));
         }
+        if let Some(it) = store::find(conn, scope, UserId(user)).await? {
+            self.lockout.forget_in(conn, scope, it.email.as_str()).await?;
+        }
         let event = Event::new(&self.clock, "user.password_changed", user);
         self.tell_of(conn, scope, UserId(user), event).await?;
         link::retire_in(conn, scope, user, now).await?;
         session::end_all_in(conn, scope, user, own_session, now).await
     }
 
-    /// Checks the password of a user who is logged in already. Failures count as those of logging in do.
+    /// Checks the password of a user who is logged in already. Failures count as those of logging in do: it
+    /// gives the try as well, which is to be taken back when nothing else is wrong.
     ///
     /// # Errors
-    /// `password_wrong` when it is, or when there were too many failures.
+    /// `password_wrong` when it is, or when there were too many failures; `logins_exhausted`, `logins_busy`.
     pub(crate) async fn prove(
         &self,
         scope: &Scope,
         id: UserId,
         password: &Password,
-    ) -> Result<Credentials> {
+    ) -> Result<(Credentials, Try)> {
         let found = store::credentials(&mut self.db.conn().await?, scope, id, "").await?;
-        let hash = found.as_ref().and_then(|it| it.password_hash.as_deref());
-        let right = self.passwords.verify(password, hash).await?;
         let found = found.ok_or_else(wrong_password)?;
-        if !right {
-            self.note_failure(scope, found.email.as_str()).await?;
+        let address = scope.actor().address;
+        let Begun::Try(tried) = self.lockout.begin(scope, found.email.as_str(), address).await?
+        else {
             return Err(wrong_password());
-        }
-        // Read again: others may have guessed at the same time, or changed it.
+        };
+        let right = match self.passwords.verify(password, found.password_hash.as_deref()).await {
+            Ok(right) => right,
+            Err(failure) => {
+                tried.take_back().await?;
+                return Err(failure);
+            }
+        };
+        // Read again: it may have been changed meanwhile.
         let now = store::credentials(&mut self.db.conn().await?, scope, id, "").await?;
         let is_same = |it: &Credentials| it.password_changed_at == found.password_changed_at;
-        let now = now.filter(|it| is_same(it) && it.may_log_in(self.clock.now()));
-        now.ok_or_else(wrong_password)
+        match now.filter(|it| right && is_same(it) && it.may_log_in()) {
+            Some(now) => Ok((now, tried)),
+            None => Err(wrong_password()),
+        }
     }
 
     pub(crate) async fn credentials(
@@ -597,38 +624,6 @@ impl Users {
     ) -> Result<Option<Credentials>> {
         let suffix = conn.for_update();
         Ok(store::credentials(conn, scope, id, suffix).await?)
-    }
-
-    /// Counts a failure against an account.
-    pub(crate) async fn note_failure(&self, scope: &Scope, email: &str) -> Result<()> {
-        let (it, scope, email) = (self.clone(), scope.clone(), email.to_owned());
-        let note = self.db.transaction(move |conn| {
-            let now = it.clock.now();
-            async move { it.note_failure_in(conn, &scope, &email, now).await }.boxed()
-        });
-        note.await
-    }
-
-    /// Counts a failure against an account, unless it is locked: nobody is to lengthen a lock. Does the
-    /// same for an address that nobody has.
-    pub(crate) async fn note_failure_in(
-        &self,
-        conn: &mut Conn,
-        scope: &Scope,
-        email: &str,
-        now: Time,
-    ) -> Result<()> {
-        let suffix = conn.for_update();
-        let found = store::credentials_by_email(conn, scope, email, suffix).await?;
-        let before = found.as_ref().map_or(0, |it| it.failed_logins);
-        let (failures, locked_until) = match &found {
-            Some(it) if it.is_locked(now) => (before, it.locked_until),
-            _ => {
-                let failures = before.saturating_add(1);
-                (failures, account_lock(failures).map(|it| now.after(it)))
-            }
-        };
-        Ok(store::set_failures(conn, scope, email, failures, locked_until).await?)
     }
 
     pub(crate) async fn note_login(

@@ -1,7 +1,6 @@
 //! What a user is, and when logging in has failed too often. No I/O in this file.
 
 use std::fmt;
-use std::time::Duration;
 
 use modelyard_kernel::db::{FromRow, FromValue, Result as DbResult, Row, Value};
 use modelyard_kernel::form::Node;
@@ -17,13 +16,6 @@ const MAX_NAME: usize = 200;
 /// Characters of an address (RFC 5321), and of what is before its `@`.
 const MAX_EMAIL: usize = 254;
 const MAX_LOCAL: usize = 64;
-
-/// Failures after which an account is locked for a while.
-const ACCOUNT_FAILURES: i64 = 5;
-/// Failures after which an address is locked for a while.
-const ADDRESS_FAILURES: i64 = 20;
-/// The longest while.
-const LONGEST_LOCK: Duration = Duration::from_secs(15 * 60);
 
 entity_id!(
     /// The id of a user.
@@ -216,22 +208,16 @@ pub(crate) struct Credentials {
     pub(crate) password_hash: Option<String>,
     /// Stays when only the hash is made anew.
     pub(crate) password_changed_at: Option<Time>,
-    pub(crate) failed_logins: i64,
-    pub(crate) locked_until: Option<Time>,
     pub(crate) last_login_at: Option<Time>,
 }
 
 impl Credentials {
-    pub(super) const COLUMNS: &'static str = "id, email, status, password_hash, password_changed_at, failed_logins, locked_until, \
-         last_login_at";
+    pub(super) const COLUMNS: &'static str =
+        "id, email, status, password_hash, password_changed_at, last_login_at";
 
     /// Whether it may log in with the right password.
-    pub(crate) fn may_log_in(&self, now: Time) -> bool {
-        self.status == UserStatus::Active && !self.is_locked(now)
-    }
-
-    pub(crate) fn is_locked(&self, now: Time) -> bool {
-        self.locked_until.is_some_and(|it| it > now)
+    pub(crate) fn may_log_in(&self) -> bool {
+        self.status == UserStatus::Active
     }
 }
 
@@ -243,8 +229,6 @@ impl FromRow for Credentials {
             status: row.take("status")?,
             password_hash: row.take("password_hash")?,
             password_changed_at: row.take("password_changed_at")?,
-            failed_logins: row.take("failed_logins")?,
-            locked_until: row.take("locked_until")?,
             last_login_at: row.take("last_login_at")?,
         })
     }
@@ -254,25 +238,6 @@ impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("id", &self.id).finish_non_exhaustive()
     }
-}
-
-/// How long an account is locked after so many failures: a second after the fifth, twice as long after
-/// each further one, and a quarter of an hour at most.
-pub(crate) fn account_lock(failures: i64) -> Option<Duration> {
-    lock(failures - ACCOUNT_FAILURES)
-}
-
-/// The same for an address, after the twentieth.
-pub(crate) fn address_lock(failures: i64) -> Option<Duration> {
-    lock(failures - ADDRESS_FAILURES)
-}
-
-/// Failures of an address are forgotten when there were no others for so long.
-pub(crate) const FORGOTTEN: Duration = LONGEST_LOCK;
-
-fn lock(beyond: i64) -> Option<Duration> {
-    let doublings = u32::try_from(beyond.min(20)).ok()?;
-    Some(Duration::from_secs(1 << doublings).min(LONGEST_LOCK))
 }
 
 #[cfg(test)]
@@ -306,18 +271,5 @@ mod tests {
             let read = Email::read(text);
             assert_eq!(read.as_ref().map(Email::as_str), kept, "{text}");
         }
-    }
-
-    #[test]
-    fn locks_double_up_to_a_quarter_of_an_hour() {
-        let seconds = |it: Option<Duration>| it.map(|it| it.as_secs());
-        for (failures, expected) in
-            [(0, None), (4, None), (5, Some(1)), (6, Some(2)), (14, Some(512)), (15, Some(900))]
-        {
-            assert_eq!(seconds(account_lock(failures)), expected, "{failures}");
-        }
-        assert_eq!(seconds(account_lock(i64::MAX)), Some(900));
-        assert_eq!(seconds(address_lock(19)), None);
-        assert_eq!(seconds(address_lock(20)), Some(1));
     }
 }

@@ -132,8 +132,7 @@ async fn set_status(
     scoped(
         scope,
         format!(
-            "UPDATE users SET status = {status}, failed_logins = 0, locked_until = NULL,
-                 revision = revision + 1, updated_at = $4
+            "UPDATE users SET status = {status}, revision = revision + 1, updated_at = $4
              WHERE tenant_id = $1 AND service_id = $2 AND id = $3
              RETURNING {}",
             User::COLUMNS
@@ -164,9 +163,8 @@ pub(super) async fn set_password(
 ) -> Result<bool> {
     let changed = scoped(
         scope,
-        "UPDATE users SET password_hash = $4, password_changed_at = $5, failed_logins = 0,
-             locked_until = NULL, revision = revision + 1, updated_at = $5,
-             status = CASE WHEN status = 'invited' THEN 'active' ELSE status END
+        "UPDATE users SET password_hash = $4, password_changed_at = $5, revision = revision + 1,
+             updated_at = $5, status = CASE WHEN status = 'invited' THEN 'active' ELSE status END
          WHERE tenant_id = $1 AND service_id = $2 AND id = $3",
     )
     .bind(id)
@@ -213,28 +211,6 @@ pub(super) async fn credentials(
     .await
 }
 
-/// How often logging in failed. By the address, so that the statement is the same for those that are
-/// unknown.
-pub(super) async fn set_failures(
-    conn: &mut Conn,
-    scope: &Scope,
-    email: &str,
-    failures: i64,
-    locked_until: Option<Time>,
-) -> Result<()> {
-    scoped(
-        scope,
-        "UPDATE users SET failed_logins = $4, locked_until = $5
-         WHERE tenant_id = $1 AND service_id = $2 AND email = $3",
-    )
-    .bind(email)
-    .bind(failures)
-    .bind(locked_until)
-    .execute(conn)
-    .await
-    .map(drop)
-}
-
 /// That it has logged in; `hash` is the password's, made anew.
 pub(super) async fn set_login(
     conn: &mut Conn,
@@ -245,7 +221,7 @@ pub(super) async fn set_login(
 ) -> Result<()> {
     scoped(
         scope,
-        "UPDATE users SET failed_logins = 0, locked_until = NULL, last_login_at = $4,
+        "UPDATE users SET last_login_at = $4,
              password_hash = COALESCE($5, password_hash)
          WHERE tenant_id = $1 AND service_id = $2 AND id = $3",
     )

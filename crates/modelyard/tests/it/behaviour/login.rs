@@ -1,5 +1,6 @@
 //! Logging in, through the whole server: who may come in, with what, and for how long.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -93,6 +94,14 @@ on_both_databases! {
         server.stop().await;
     }
 
+    async fn a_data_directory_that_a_command_makes_is_its_owner_s_only(database: TestDatabase) {
+        let mut settings = settings(&database);
+        settings.data.dir = database.dir().join("new/data");
+        admin(&settings).await;
+        let mode = fs_err::metadata(&settings.data.dir).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+
     async fn once_there_is_a_user_nobody_comes_in_who_is_not_known(database: TestDatabase) {
         let (server, client, token) = known(&database).await;
         client.get("/health").await.expect(200);
@@ -135,6 +144,45 @@ on_both_databases! {
         // What it may in a service it may not in the deployment.
         bind("tenant-admin", "behaviour").await;
         get(&client, "/api/v1/users", &token).await.expect(403);
+        server.stop().await;
+    }
+
+    async fn who_may_not_come_in_any_more_follows_nothing_any_more(database: TestDatabase) {
+        let (server, client, admin) = known(&database).await;
+        let key = json!({"name": "k", "roles": [{"role": "viewer"}]});
+        let key = send(&client, Method::POST, "/api/v1/keys", &admin, key).await.expect(201).body;
+        let shown = text(&key["key"]);
+        let path = "/health/$stream?poll_interval=0.1";
+        let follow = async |name: &str, value: &str| {
+            let mut stream = client.request(Method::GET, path).header(name, value).open().await;
+            assert!(stream.next_event().await.is_some());
+            stream
+        };
+        let mut others = follow("authorization", &format!("Bearer {admin}")).await;
+        let mut stream = follow("x-api-key", &shown).await;
+        let revoke = format!("/api/v1/keys/{}", text(&key["id"]));
+        send(&client, Method::DELETE, &revoke, &admin, Value::Null).await.expect(204);
+        let left = async { while stream.next_event().await.is_some() {} };
+        tokio::time::timeout(Duration::from_secs(5), left).await.unwrap();
+        // Whoever still may goes on.
+        for _ in 0..30 {
+            assert!(others.next_event().await.is_some());
+        }
+        server.stop().await;
+    }
+
+    async fn who_comes_in_is_asked_how_and_nobody_keeps_what_is_about_people(database: TestDatabase) {
+        let (server, client, token) = known(&database).await;
+        let refused = client.get(CONFIGS).await.expect(401);
+        let offered: Vec<_> = refused.headers.get_all("www-authenticate").iter().collect();
+        assert_eq!(offered, ["ApiKey header=\"X-API-Key\"", "Bearer"]);
+        let account = get(&client, "/api/v1/account", &token).await.expect(200);
+        assert_eq!(account.header("cache-control"), Some("no-store"));
+        assert!(account.header("etag").is_some());
+        let users = get(&client, "/api/v1/users", &token).await.expect(200);
+        assert_eq!(users.header("cache-control"), Some("no-store"));
+        let logout = send(&client, Method::POST, "/api/v1/auth/logout", &token, Value::Null).await;
+        assert_eq!(logout.header("clear-site-data"), Some("\"cookies\", \"storage\""));
         server.stop().await;
     }
 
