@@ -55,6 +55,9 @@ pub enum AccessError {
     /// The same.
     #[error("`mail`: {0}")]
     MailOptions(#[from] OptionsError),
+    /// The password of the SMTP server cannot be read.
+    #[error("`mail.password_file`")]
+    MailPassword(#[source] std::io::Error),
     /// The address of the deployment is none.
     #[error("`server.public_url` is no address")]
     PublicUrl(#[from] url::ParseError),
@@ -404,7 +407,11 @@ fn secret(settings: &Settings, data_dir: &Path) -> Result<Secret, AccessError> {
 fn mailer(settings: &Settings) -> Result<Arc<dyn Mailer>, AccessError> {
     let mail = &settings.mail;
     let Some(host) = &mail.host else { return Ok(Arc::new(Unsent)) };
-    let credentials = mail.user.clone().zip(mail.password.clone());
+    let password = match (&mail.password, &mail.password_file) {
+        (None, Some(file)) => Some(first_line(file)?),
+        (password, _) => password.clone(),
+    };
+    let credentials = mail.user.clone().zip(password);
     let smtp = Smtp::new(SmtpOptions {
         host: host.clone(),
         port: mail.port,
@@ -414,6 +421,11 @@ fn mailer(settings: &Settings) -> Result<Arc<dyn Mailer>, AccessError> {
         hello: None,
     })?;
     Ok(Arc::new(smtp))
+}
+
+fn first_line(file: &Path) -> Result<String, AccessError> {
+    let text = fs_err::read_to_string(file).map_err(AccessError::MailPassword)?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
 /// Where links of mails lead to.

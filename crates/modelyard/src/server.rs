@@ -102,6 +102,15 @@ pub enum ServeError {
         /// What would be open.
         service: String,
     },
+    /// Links of mails would lead nowhere.
+    #[error(
+        "mails are sent and {address} is reached from other machines, so that links in mails need an address that \
+         leads there: set `server.public_url`, such as https://models.example.org"
+    )]
+    NoPublicUrl {
+        /// Where it would listen.
+        address: SocketAddr,
+    },
     /// The certificate is of no use.
     #[error("TLS cannot be spoken; see the settings `server.tls_certificate` and `server.tls_key`")]
     Tls(#[from] TlsError),
@@ -504,6 +513,7 @@ async fn launch(
 ) -> Result<Launched, ServeError> {
     let has_identity = shared.access.is_in_use().await?;
     check_exposure(&services, settings, address, has_identity)?;
+    check_links(settings, address)?;
     let alone = services.len() == 1;
     let keyed = services.iter().any(|it| has_key(it, settings));
     let open = !has_identity && services.iter().any(|it| !has_key(it, settings));
@@ -669,6 +679,14 @@ fn check_exposure(
         }
         None => Ok(()),
     }
+}
+
+/// Refuses to send links that lead nowhere: nothing that a request says makes them.
+fn check_links(settings: &Settings, address: SocketAddr) -> Result<(), ServeError> {
+    let lead_somewhere = settings.mail.host.is_none()
+        || settings.server.public_url.is_some()
+        || address.ip().to_canonical().is_loopback();
+    if lead_somewhere { Ok(()) } else { Err(ServeError::NoPublicUrl { address }) }
 }
 
 /// Whether a service is asked by those only who show a key.

@@ -664,6 +664,7 @@ fn build(mut layers: Layers, mut problems: Vec<SettingsError>) -> Result<Setting
             },
             user: it.some("mail.user"),
             password: it.some("mail.password"),
+            password_file: it.some("mail.password_file").map(PathBuf::from),
             from: it.text("mail.from"),
         },
         rate_limits: it.rate_limits(),

@@ -191,6 +191,7 @@ pub struct Mail {
     pub security: String,
     pub user: Option<String>,
     pub password: Option<String>,
+    pub password_file: Option<PathBuf>,
     pub from: String,
 }
 

@@ -154,6 +154,30 @@ fn a_door_is_not_opened_to_the_network_without_an_identity() {
 }
 
 #[test]
+fn mails_whose_links_lead_nowhere_are_not_sent() {
+    run(async {
+        let project = Project::new("");
+        fs_err::write(project.path().join("password"), "a password\n").unwrap();
+        let serve = |host: &str| {
+            let mut command = project.serve();
+            command.args(["--host", host]).env("SERVICEKIT_API_KEYS", "sesame");
+            command.env("MODELYARD_MAIL__HOST", "mail.example.org");
+            command.env("MODELYARD_MAIL__USER", "models");
+            command.env("MODELYARD_MAIL__PASSWORD_FILE", project.path().join("password"));
+            command
+        };
+        let output = serve("0.0.0.0").output().await.unwrap();
+        assert!(!output.status.success(), "{output:?}");
+        let error = said(&output.stderr);
+        assert!(error.contains("`server.public_url`"), "{error}");
+        log_of(serve("127.0.0.1")).await;
+        let mut command = serve("0.0.0.0");
+        command.env("MODELYARD_SERVER__PUBLIC_URL", "https://models.example.org");
+        log_of(command).await;
+    });
+}
+
+#[test]
 fn a_period_type_that_older_orchestrators_refuse_is_warned_of() {
     run(async {
         let directory = tempfile::tempdir().unwrap();
