@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::login::{Credential, LoggedIn};
 use super::model::{Login, Session, SessionId, SessionKind, Token};
-use super::{Client, Introspection, READ, Sessions, browser, model};
+use super::{Client, Introspection, READ, Sessions, SteppedUp, browser, model};
 use crate::hidden::{NO_STORE, SecretBody};
 use crate::password::Password;
 use crate::user::User;
@@ -288,12 +288,14 @@ async fn get_session(
 
 /// Show once more who you are
 ///
-/// Before something that matters: with your password, and the code of your second factor if you have one.
+/// Before something that matters: with your password, and the code of your second factor if you have one. A
+/// browser gets another cookie and with it another `csrf_token`.
 #[utoipa::path(post, path = "/api/v1/auth/$step-up", tag = "auth", request_body = StepUpIn,
-    responses((status = 200, body = Session)))]
+    responses((status = 200, body = CurrentSession)))]
 async fn step_up_session(
     State(sessions): State<Sessions>,
     caller: Caller,
+    client: Client,
     body: SecretBody,
 ) -> Result<Response> {
     caller.permit_own()?;
@@ -306,7 +308,16 @@ async fn step_up_session(
         };
         Some((password?, code?))
     })?;
-    Ok(private(&sessions.step_up(&caller, &password, code.as_deref()).await?))
+    let SteppedUp { session, cookie, lasts } =
+        sessions.step_up(&caller, &password, code.as_deref()).await?;
+    let csrf_token =
+        cookie.as_ref().and_then(|it| model::csrf_token(it.as_str(), session.id.0)).map(Token::new);
+    let mut response = private(&CurrentSession { session, csrf_token });
+    if let Some(cookie) = cookie {
+        let cookie = browser::set(cookie.as_str(), sessions.is_secure(client), lasts);
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    Ok(response)
 }
 
 /// List your sessions

@@ -161,6 +161,17 @@ impl SessionIdentity {
     }
 }
 
+/// A session whose user has shown once more who it is.
+#[derive(Debug)]
+pub struct SteppedUp {
+    /// The session.
+    pub session: Session,
+    /// The cookie of a browser, in place of the one that it has.
+    pub cookie: Option<Token>,
+    /// For how long.
+    pub lasts: Duration,
+}
+
 /// The sessions of a deployment. Cheap to clone.
 #[derive(Clone)]
 pub struct Sessions(Arc<Inner>);
@@ -357,7 +368,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// Shows once more who it is that asks, before something that matters.
+    /// Shows once more who it is that asks, before something that matters. A browser gets another cookie: whoever
+    /// has a copy of the old one has not shown anything.
     ///
     /// # Errors
     /// `password_wrong`, `factor_required`, `factor_wrong`.
@@ -366,9 +378,9 @@ impl Sessions {
         caller: &Caller,
         password: &Password,
         code: Option<&str>,
-    ) -> Result<Session> {
+    ) -> Result<SteppedUp> {
         let (scope, user) = caller.permit_own()?;
-        let id = self.current(caller).await?.id;
+        let Session { id, kind, .. } = self.current(caller).await?;
         let (_, tried) = self.0.users.prove(scope, UserId(user), password).await?;
         let shown = self.0.factor.check(scope, user, code).await;
         if !matches!(shown, Ok(FactorOutcome::Wrong)) {
@@ -381,16 +393,23 @@ impl Sessions {
             FactorOutcome::Wrong => return Err(factor_wrong()),
         };
         let (scope, clock) = (scope.clone(), self.0.clock.clone());
+        let cookie = (kind == SessionKind::Cookie).then(Token::cookie);
+        let hash = cookie.as_ref().and_then(|it| model::cookie_hash(it.as_str()));
         let prove = self.0.db.transaction(move |conn| {
             async move {
                 store::proved(conn, &scope, id, clock.now(), factor_at).await?;
+                if let Some(hash) = hash {
+                    store::replace_cookie(conn, &scope, id, hash).await?;
+                }
                 Ok(emit(conn, &scope, Event::new(&clock, "session.proved", id)).await?)
             }
             .boxed()
         });
         prove.await?;
         tracing::info!(session = %id, %user, "a user has shown once more who it is");
-        self.current(caller).await
+        let session = self.current(caller).await?;
+        let lasts = session.expires_at.since(self.0.clock.now());
+        Ok(SteppedUp { session, cookie, lasts })
     }
 }
 

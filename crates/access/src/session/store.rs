@@ -253,6 +253,24 @@ pub(super) async fn forget_factor(conn: &mut Conn, scope: &Scope, user: Ulid) ->
     .map(drop)
 }
 
+/// Another cookie instead of the one that a session had.
+pub(super) async fn replace_cookie(
+    conn: &mut Conn,
+    scope: &Scope,
+    id: SessionId,
+    hash: Vec<u8>,
+) -> Result<()> {
+    scoped(
+        scope,
+        "UPDATE sessions SET hash = $4 WHERE tenant_id = $1 AND service_id = $2 AND id = $3",
+    )
+    .bind(id)
+    .bind(hash)
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
 /// A refresh token as it is kept.
 #[derive(Debug)]
 pub(super) struct RefreshRow {

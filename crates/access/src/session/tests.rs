@@ -960,6 +960,20 @@ on_both_databases! {
         step_up(PASSWORD, Some("1")).await.refused(403, "password_wrong");
     }
 
+    async fn a_browser_that_steps_up_gets_another_cookie(database: TestDatabase) {
+        let server = Server::new(&database);
+        server.user(ADA).await;
+        let old = server.browser(ADA).await;
+        let answer = server.post("/auth/$step-up", json!({"password": PASSWORD}), &old).await;
+        let cookie = answer.cookie.clone().unwrap();
+        let csrf = answer.expect(200)["csrf_token"].as_str().unwrap().to_owned();
+        let cookie = cookie.split(['=', ';']).nth(1).unwrap().to_owned();
+        let new = Shown::Cookie(cookie, csrf);
+        server.get("/account", &old).await.refused(401, "unauthenticated");
+        server.get("/account", &new).await.expect(200);
+        server.call(Method::PUT, "/account", json!({"name": "Ada"}), &new).await.expect(200);
+    }
+
     async fn tokens_are_looked_into_and_taken_back(database: TestDatabase) {
         let server = Server::new(&database);
         let admin = server.user(ADA).await;
