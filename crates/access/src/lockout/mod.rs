@@ -88,7 +88,7 @@ pub(crate) struct Try {
 #[derive(Debug)]
 pub(crate) enum Begun {
     /// It may.
-    Try(Try),
+    Try(Arc<Try>),
     /// There were too many failures of this account at this address.
     Wait,
 }
@@ -147,7 +147,7 @@ impl Lockout {
         };
         // After the count: who waits keeps nobody else from the account.
         match Place::take(&self.under_way, &account, OF_AN_ACCOUNT) {
-            Ok(there) => Ok(Begun::Try(Try {
+            Ok(there) => Ok(Begun::Try(Arc::new(Try {
                 lockout: self.clone(),
                 scope: scope.clone(),
                 account,
@@ -155,7 +155,7 @@ impl Lockout {
                 at,
                 before,
                 _places: [here, there],
-            })),
+            }))),
             Err(busy) => {
                 self.take_back(scope, &account, &address, at, before).await?;
                 Err(busy)

@@ -77,7 +77,7 @@ impl Sessions {
         let found = users.credentials(scope, &email).await?;
         let id = found.as_ref().map(|it| it.id);
         let tried = match users.lockout().begin(scope, &email, client.address).await? {
-            Begun::Try(tried) => Arc::new(tried),
+            Begun::Try(tried) => tried,
             Begun::Wait => {
                 self.tell_of_refusal(client, id, "login_refused").await?;
                 return Err(refused());
@@ -129,7 +129,7 @@ impl Sessions {
             false => None,
         };
         let agent = model::agent(user_agent);
-        self.begin(&user, kind, factor_at, rehash, client, agent, tried).await
+        self.begin(&user, kind, factor_at, rehash, (client, agent), tried).await
     }
 
     async fn begin(
@@ -138,8 +138,7 @@ impl Sessions {
         kind: SessionKind,
         factor_at: Option<Time>,
         rehash: Option<String>,
-        client: Client,
-        user_agent: String,
+        (client, user_agent): (Client, String),
         tried: &Arc<Try>,
     ) -> Result<LoggedIn> {
         let address = client.shown();

@@ -583,7 +583,7 @@ impl Users {
         scope: &Scope,
         id: UserId,
         password: &Password,
-    ) -> Result<(Credentials, Try)> {
+    ) -> Result<(Credentials, Arc<Try>)> {
         let found = store::credentials(&mut self.db.conn().await?, scope, id, "").await?;
         let found = found.ok_or_else(wrong_password)?;
         let address = scope.actor().address;

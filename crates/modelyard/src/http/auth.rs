@@ -319,7 +319,7 @@ impl Authenticator {
         if !response.headers().get(header::CONTENT_TYPE).is_some_and(is_events) {
             return Ok(response);
         }
-        Ok(response.map(|it| Body::from_stream(it.into_data_stream().take_until(watch.is_over()))))
+        Ok(response.map(|it| Body::from_stream(it.into_data_stream().take_until(watch.ended()))))
     }
 
     /// Whom the gate knows behind a request, to ask it again.
@@ -475,7 +475,7 @@ struct Watch {
 
 impl Watch {
     /// Ends when it would not be let in any more, or as somebody else.
-    async fn is_over(self) {
+    async fn ended(self) {
         loop {
             tokio::time::sleep(ASKED_AGAIN).await;
             match self.gate.admit(&self.presented, self.address).await {

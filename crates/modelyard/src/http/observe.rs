@@ -319,11 +319,12 @@ impl Exchange {
         let shared = matches!(self.page, Page::Any | Page::Listed(_));
         // Whoever is told an `https://` address by the operator is never to ask otherwise.
         let transport = self.secure || self.shared.public_is_secure;
+        headers::protect(response.headers_mut(), transport, shared);
+        // Afterwards: what is hidden from somebody looks as what is not there, also in the order of its headers.
         if headers::is_personal(self.route()) {
             let kept = HeaderValue::from_static("no-store");
             response.headers_mut().insert(header::CACHE_CONTROL, kept);
         }
-        headers::protect(response.headers_mut(), transport, shared);
         self.shared.around.cors.tell(&self.page, response.headers_mut());
         if let Ok(id) = HeaderValue::try_from(self.id.to_string()) {
             response.headers_mut().insert(X_REQUEST_ID, id);
