@@ -154,7 +154,7 @@ on_both_databases! {
         let server = Server::new(&database);
         let (users, id) = (server.users.clone(), server.user(ADA).await.id);
         let scope = users.scope().clone();
-        let proved = users.prove(&scope, id, &Password::new(PASSWORD)).await.unwrap();
+        let (proved, _) = users.prove(&scope, id, &Password::new(PASSWORD)).await.unwrap();
         database.clock.advance(std::time::Duration::from_millis(1));
         let set = async |proved: Option<Credentials>| {
             let (users, scope) = (users.clone(), scope.clone());
