@@ -315,9 +315,17 @@ impl Access {
     /// # Errors
     /// When the database refuses.
     pub(crate) async fn is_in_use(&self) -> Result<bool> {
-        if let Some(known) = self.is_known_in_use() {
-            return Ok(known);
+        match self.is_known_in_use() {
+            Some(known) => Ok(known),
+            None => self.look_in_use().await,
         }
+    }
+
+    /// The same, as it is at this moment.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub(crate) async fn look_in_use(&self) -> Result<bool> {
         let at = Instant::now();
         let in_use = self.0.users.any().await? || self.0.keys.any(TENANT).await?;
         *self.0.in_use.lock() = Some((at, in_use));

@@ -211,6 +211,8 @@ on_both_databases! {
         server.user(ADA).await;
         let (shown, _) = server.program(ADA).await;
         let other = server.browser(ADA).await;
+        // Of the browser, which is elsewhere.
+        server.told.0.lock().clear();
         let renamed = server.call(Method::PUT, "/account", json!({"name": "Ada King"}), &shown).await;
         assert_eq!(renamed.expect(200)["name"], "Ada King");
         assert_eq!(server.get("/account", &other).await.expect(200)["name"], "Ada King");

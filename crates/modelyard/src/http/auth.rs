@@ -220,7 +220,13 @@ impl Authenticator {
         let address = ClientAddress::of(&parts.extensions);
         let identity = match access.gate().admit(presented.text, address).await {
             Ok(identity) => identity,
-            Err(failure) if failure.kind() == Kind::Unauthenticated => return unless_open(failure),
+            // There may be somebody since a moment ago, who cannot come in like this.
+            Err(failure) if failure.kind() == Kind::Unauthenticated && !in_use => {
+                return match access.look_in_use().await? {
+                    true => Err(failure),
+                    false => Ok(Some(it.anonymous.clone())),
+                };
+            }
             Err(failure) => return Err(failure),
         };
         let book = access.roles().book_of(&identity.tenant).await?;

@@ -27,12 +27,7 @@ impl<'a> Operator<'a> {
     }
 
     fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(BINARY);
-        command.args(arguments.split_whitespace()).current_dir(self.database.dir());
-        command.args(["--data-dir", "data", "--database", &self.database.url]);
-        let mut command = plain(command);
-        command.env("MODELYARD_ACCESS__SECRET", SECRET);
-        command
+        command(self.database, arguments)
     }
 
     /// What a command prints that succeeds.
@@ -66,6 +61,15 @@ impl<'a> Operator<'a> {
         }
         request.send().await.status.as_u16()
     }
+}
+
+fn command(database: &TestDatabase, arguments: &str) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(arguments.split_whitespace()).current_dir(database.dir());
+    command.args(["--data-dir", "data", "--database", &database.url]);
+    let mut command = plain(command);
+    command.env("MODELYARD_ACCESS__SECRET", SECRET);
+    command
 }
 
 #[track_caller]
@@ -278,5 +282,36 @@ on_both_databases! {
         it.types("role delete forecaster").await;
         assert_eq!(it.reads(&format!("role bindings {id}")).await, json!([]));
         it.server.stop().await;
+    }
+
+    async fn a_lost_secret_is_given_up(database: TestDatabase) {
+        const OTHER: &str = "OTg3NjU0MzIxMDk4NzY1NDMyMTA5ODc2NTQzMjEwOTg=";
+        let it = Operator::new(&database).await;
+        it.types("admin create --email root@example.org --password-file password").await;
+        it.login("root@example.org").await.expect(200);
+        let types = async |arguments: &str, secret: &str| {
+            let mut command = command(&database, arguments);
+            let output = command.env("MODELYARD_ACCESS__SECRET", secret).output().await.unwrap();
+            (output.status.success(), String::from_utf8(output.stderr).unwrap())
+        };
+        let (done, told) = types("user list", OTHER).await;
+        assert!(!done, "{told}");
+        has(&told, &["another secret", "`modelyard secret reset`"]);
+        assert!(!types("secret reset --yes", OTHER).await.0, "the server goes on with the secret it has");
+        it.server.stop().await;
+        let (done, told) = types("secret reset --yes", OTHER).await;
+        assert!(done, "{told}");
+        for (secret, works) in [(OTHER, true), (SECRET, false)] {
+            assert_eq!(types("user list", secret).await.0, works);
+        }
+
+        let mut settings = settings(&database);
+        settings.access.secret = Some(OTHER.to_owned());
+        let (server, client) = start(service("behaviour"), settings).await;
+        let body = json!({"email": "root@example.org", "password": PASSWORD});
+        let token = text(&client.post("/api/v1/auth/login", &body).await.expect(200).body["access_token"]);
+        let bearer = format!("Bearer {token}");
+        client.request(Method::GET, CONFIGS).header("authorization", &bearer).send().await.expect(200);
+        server.stop().await;
     }
 }
